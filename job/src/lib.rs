@@ -1,0 +1,25 @@
+//! The contract between API and worker: ids, spec, message, record, object keys. No I/O.
+#![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod id;
+mod key_ring;
+mod tenant;
+mod spec;
+mod trace;
+mod message;
+mod status;
+mod failure;
+mod record;
+mod object_key;
+
+pub use failure::{Failure, FailureCode};
+pub use id::{InvalidJobId, JobId};
+pub use key_ring::{IdKeys, InvalidIdKeys};
+pub use message::{DecodeError, Job, WIRE_VERSION};
+pub use object_key::{ObjectKind, STANDARD_RETENTION_TAG, image_key, record_key, source_key};
+pub use record::{Claim, ImageInfo, RECORD_VERSION, Record, SourceInfo, Timings};
+pub use spec::{InvalidJobSpec, JobSpec, MAX_PROMPT_CHARS};
+pub use status::Status;
+pub use tenant::{InvalidTenantId, TenantId};
+pub use trace::{CorrelationId, InvalidCorrelationId, TraceContext, Traceparent};

@@ -1,0 +1,107 @@
+//! The admin port: `GET /live`, `GET /ready`, `GET /metrics`.
+//!
+//! It has a thread and a runtime of its own, so that a busy process still answers its health checks.
+
+use std::net::{SocketAddr, TcpListener};
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use metrics_exporter_prometheus::PrometheusHandle;
+use thiserror::Error;
+
+use crate::readiness::Readiness;
+
+/// The admin port cannot be opened.
+#[derive(Debug, Error)]
+#[error("admin port {addr} cannot be opened ({source}): set ADMIN_ADDR to a free one")]
+pub struct AdminError {
+    addr: SocketAddr,
+    source: std::io::Error,
+}
+
+#[derive(Clone)]
+struct AdminState {
+    metrics: PrometheusHandle,
+    readiness: Readiness,
+}
+
+/// Serves the admin port until the process ends. Returns the address bound.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub fn serve(addr: SocketAddr, metrics: PrometheusHandle, readiness: Readiness) -> Result<SocketAddr, AdminError> {
+    let failed = |source| AdminError { addr, source };
+    let listener = TcpListener::bind(addr).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let app = router(metrics, readiness);
+    std::thread::Builder::new()
+        .name("admin".into())
+        .spawn(move || {
+            runtime.block_on(async move {
+                match tokio::net::TcpListener::from_std(listener) {
+                    Ok(listener) => {
+                        if let Err(error) = axum::serve(listener, app).await {
+                            tracing::error!(%error, "admin port stopped");
+                        }
+                    }
+                    Err(error) => tracing::error!(%error, "admin port cannot be polled"),
+                }
+            });
+        })
+        .map_err(failed)?;
+    Ok(bound)
+}
+
+/// Returns the routes of the admin port.
+pub fn router(metrics: PrometheusHandle, readiness: Readiness) -> Router {
+    Router::new()
+        .route("/live", get(async || "live\n"))
+        .route("/ready", get(ready))
+        .route("/metrics", get(render))
+        .with_state(AdminState { metrics, readiness })
+}
+
+async fn ready(State(state): State<AdminState>) -> Response {
+    let reasons = state.readiness.reasons();
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(serde_json::json!({ "ready": reasons.is_empty(), "reasons": reasons }))).into_response()
+}
+
+async fn render(State(state): State<AdminState>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry;
+
+    #[tokio::test]
+    async fn ready_tells_every_reason_and_metrics_are_histograms() {
+        let recorder = telemetry::recorder(&[("wait_seconds", &[1.0, 5.0])]).unwrap().build_recorder();
+        metrics::with_local_recorder(&recorder, || metrics::histogram!("wait_seconds").record(2.0));
+        let readiness = Readiness::starting();
+        let addr = serve("127.0.0.1:0".parse().unwrap(), recorder.handle(), readiness.clone()).unwrap();
+        let get = async |path: &str| {
+            let response = reqwest::get(format!("http://{addr}{path}")).await.unwrap();
+            (response.status().as_u16(), response.text().await.unwrap())
+        };
+
+        assert_eq!(get("/live").await.0, 200);
+        let (status, body) = get("/ready").await;
+        assert_eq!(status, 503);
+        assert!(body.contains("starting"), "{body}");
+        readiness.clear("starting");
+        assert_eq!(get("/ready").await, (200, r#"{"ready":true,"reasons":{}}"#.to_owned()));
+        let (_, metrics) = get("/metrics").await;
+        assert!(metrics.contains(r#"wait_seconds_bucket{le="5"} 1"#), "{metrics}");
+
+        let taken = serve(addr, recorder.handle(), readiness).unwrap_err();
+        assert!(taken.to_string().contains("ADMIN_ADDR"), "{taken}");
+    }
+}

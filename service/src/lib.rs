@@ -1,0 +1,9 @@
+//! What every process of this system does to start, be observed and stop. No domain types.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod settings;
+pub mod telemetry;
+pub mod readiness;
+pub mod admin;
+pub mod shutdown;
+pub mod aws;

@@ -1,0 +1,76 @@
+//! Settings: the groups both binaries share, and how a contradiction is reported.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use thiserror::Error;
+
+/// `EX_USAGE` of sysexits.h: the process was started with settings it cannot run with.
+pub const EXIT_USAGE: u8 = 64;
+
+/// Two settings that cannot both hold.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{first} contradicts {second}: {reason}")]
+pub struct Contradiction {
+    pub first: &'static str,
+    pub second: &'static str,
+    pub reason: String,
+}
+
+impl Contradiction {
+    /// Returns an error naming both settings unless `holds`.
+    ///
+    /// # Errors
+    /// When `holds` is false.
+    pub fn unless(
+        holds: bool,
+        first: &'static str,
+        second: &'static str,
+        reason: impl FnOnce() -> String,
+    ) -> Result<(), Self> {
+        if holds { Ok(()) } else { Err(Self { first, second, reason: reason() }) }
+    }
+}
+
+/// Prints why the settings cannot be used and returns the exit code for it.
+pub fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// How the process is observed.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Observability")]
+pub struct ObserveSettings {
+    /// Address of the admin port: /live, /ready, /metrics. Port 0 takes a free one.
+    #[arg(long, env = "ADMIN_ADDR", default_value = "127.0.0.1:9100", value_name = "HOST:PORT")]
+    pub admin_addr: SocketAddr,
+    /// What is logged, in the syntax of tracing-subscriber's EnvFilter.
+    #[arg(long, env = "LOG_FILTER", default_value = "info", value_name = "FILTER")]
+    pub log_filter: String,
+    /// How log lines look.
+    #[arg(long, env = "LOG_FORMAT", default_value = "json", value_enum)]
+    pub log_format: LogFormat,
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line, for machines.
+    Json,
+    /// Aligned text, for people.
+    Text,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contradiction_names_both_settings() {
+        let error = Contradiction::unless(false, "LEASE_SECONDS", "HEARTBEAT_SECONDS", || "too short".into());
+        assert_eq!(error.unwrap_err().to_string(), "LEASE_SECONDS contradicts HEARTBEAT_SECONDS: too short");
+        assert_eq!(Contradiction::unless(true, "A", "B", String::new), Ok(()));
+    }
+}
