@@ -115,6 +115,19 @@ impl Kind {
         }
     }
 
+    /// Returns whether this kind, met by job after job, means that a service is down. Such an outage is held like a
+    /// misconfiguration: one that lasts longer than a few attempts would dead-letter the whole backlog.
+    pub fn is_outage_when_repeated(self) -> bool {
+        matches!(
+            self,
+            Self::ModelUnavailable
+                | Self::ModelUnreachable
+                | Self::ModelTimedOut
+                | Self::ModelQuotaExceeded
+                | Self::StoreUnavailable
+        )
+    }
+
     /// Returns the word used in logs, records and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,5 +1,23 @@
 //! Performs jobs: receive, claim, generate, render, publish, settle.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod error;
+pub mod app;
+pub mod settings;
+pub mod consumer;
+pub mod slots;
+pub mod delivery;
+pub mod lease;
+pub mod disposition;
+pub mod pipeline;
+pub mod claim;
+pub mod source;
+pub mod limiter;
+pub mod circuit;
+pub mod cpu;
+pub mod render;
 pub mod generate;
+pub mod queue;
+pub mod store;
+pub mod lifecycle;
+pub mod error;
+pub mod metrics;

@@ -1,2 +1,83 @@
-//! placeholder
-fn main() {}
+//! `image-worker`: reads the settings, makes the clients, runs the worker, exits when it has drained.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use service::readiness::Readiness;
+use service::settings::refuse;
+use service::{admin, aws, shutdown, telemetry};
+use tokio_util::sync::CancellationToken;
+use worker::app::{Ports, Worker, system_clock};
+use worker::generate::bedrock::{self, BedrockGenerator};
+use worker::lifecycle::{InstanceMetadata, TerminationHook};
+use worker::metrics;
+use worker::queue::SqsQueue;
+use worker::settings::Settings;
+use worker::store::S3Store;
+
+fn main() -> ExitCode {
+    let settings = Settings::parse();
+    if let Err(contradiction) = settings.validate() {
+        return refuse(&contradiction);
+    }
+    if let Err(error) = telemetry::init_logs(&settings.observe) {
+        return refuse(&error);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(&error),
+    };
+    match runtime.block_on(run(settings)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(&error),
+    }
+}
+
+async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
+    let stopping = shutdown::on_signal()?;
+    let readiness = Readiness::starting();
+    let recorder = telemetry::install_metrics(&metrics::BUCKETS)?;
+    metrics::describe();
+    let admin_addr = admin::serve(settings.observe.admin_addr, recorder, readiness.clone())?;
+
+    let config = aws::load_config().await;
+    let model = bedrock::client(&config, &settings.bedrock_region, settings.model_timeout());
+    let wait = std::time::Duration::from_secs(settings.receive_wait_seconds);
+    let ports = Ports {
+        queue: Arc::new(SqsQueue::new(&config, settings.sqs_queue_url.clone(), wait, settings.lease())),
+        store: Arc::new(S3Store::new(&config, settings.s3_bucket_name.clone())),
+        generator: Arc::new(BedrockGenerator::new(model, settings.bedrock_model_id.clone())?),
+        clock: system_clock(),
+    };
+    let worker = Worker::new(&settings, ports, readiness.clone(), stopping.clone());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %admin_addr, slots = settings.worker_slots,
+        cpu_threads = settings.threads(), model = %settings.bedrock_model_id, "worker started");
+
+    let metadata = settings.lifecycle.ec2_lifecycle.then(InstanceMetadata::default);
+    if let Some(metadata) = &metadata {
+        metadata.in_service(&stopping).await;
+    }
+    readiness.clear("starting");
+    let drained = tokio::join!(worker.run(), watch(metadata.as_ref(), &stopping)).0;
+    tracing::info!(?drained, "worker stopped");
+
+    if let (Some(metadata), Some(hook)) = (&metadata, hook(&settings))
+        && let Err(error) = hook.complete(&config, metadata).await
+    {
+        tracing::error!(%error, "termination hook could not be completed, the group waits for its time-out");
+    }
+    Ok(())
+}
+
+async fn watch(metadata: Option<&InstanceMetadata>, stopping: &CancellationToken) {
+    if let Some(metadata) = metadata {
+        metadata.watch(stopping).await;
+    }
+}
+
+fn hook(settings: &Settings) -> Option<TerminationHook> {
+    let lifecycle = &settings.lifecycle;
+    let (group, hook) = lifecycle.autoscaling_group_name.clone().zip(lifecycle.lifecycle_hook_name.clone())?;
+    Some(TerminationHook { group, hook })
+}

@@ -1,0 +1,109 @@
+//! `Worker`: the parts put together, with every adapter handed in.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use service::readiness::Readiness;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::circuit::Circuit;
+use crate::consumer::{Consumer, Drained};
+use crate::cpu::CpuPool;
+use crate::delivery::DeliveryHandler;
+use crate::generate::Generator;
+use crate::limiter::Limiter;
+use crate::pipeline::{Clock, Pipeline, render_gate};
+use crate::queue::JobQueue;
+use crate::settings::Settings;
+use crate::slots::Slots;
+use crate::source::SourceMaker;
+use crate::store::ObjectStore;
+
+/// The ports of a worker.
+pub struct Ports {
+    pub queue: Arc<dyn JobQueue>,
+    pub store: Arc<dyn ObjectStore>,
+    pub generator: Arc<dyn Generator>,
+    pub clock: Clock,
+}
+
+/// A worker, ready to run.
+pub struct Worker {
+    consumer: Consumer,
+}
+
+impl Worker {
+    /// Puts a worker together. It stops when `stopping` is cancelled.
+    pub fn new(settings: &Settings, ports: Ports, readiness: Readiness, stopping: CancellationToken) -> Self {
+        let tasks = TaskTracker::new();
+        let aborting = CancellationToken::new();
+        let limiter = Arc::new(Limiter::default());
+        let circuit = Circuit::new(readiness.clone());
+        let threads = settings.threads();
+        let gate = render_gate(threads);
+        let sources = SourceMaker {
+            store: Arc::clone(&ports.store),
+            generator: ports.generator,
+            limiter: Arc::clone(&limiter),
+            circuit: circuit.clone(),
+            tasks: tasks.clone(),
+            gate: Arc::clone(&gate),
+            model_timeout: settings.model_timeout(),
+            clock: Arc::clone(&ports.clock),
+        };
+        let pipeline = Pipeline {
+            store: ports.store,
+            sources,
+            cpu: CpuPool::new(threads),
+            render: settings.render.clone(),
+            gate,
+            attempt_timeout: settings.attempt_timeout(),
+            stopping: stopping.clone(),
+            clock: ports.clock,
+        };
+        let handler = DeliveryHandler {
+            queue: Arc::clone(&ports.queue),
+            pipeline,
+            tasks: tasks.clone(),
+            lease: settings.lease(),
+            max_receive_count: settings.max_receive_count,
+            worker: worker_name(),
+            aborting: aborting.clone(),
+        };
+        let consumer = Consumer {
+            queue: ports.queue,
+            handler: Arc::new(handler),
+            slots: Slots::new(usize::from(settings.worker_slots)),
+            limiter,
+            circuit,
+            readiness,
+            tasks,
+            stopping,
+            aborting,
+            grace: settings.grace(),
+        };
+        Self { consumer }
+    }
+
+    /// Receives and performs jobs until told to stop, then drains.
+    pub async fn run(&self) -> Drained {
+        self.consumer.run().await
+    }
+
+    /// Returns how many deliveries are in flight.
+    pub fn in_flight(&self) -> usize {
+        self.consumer.slots.in_flight()
+    }
+}
+
+/// Returns the wall clock.
+pub fn system_clock() -> Clock {
+    Arc::new(Timestamp::now)
+}
+
+/// Host and process id: what an operator needs to find the holder of a claim.
+fn worker_name() -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    format!("{}/{}", host.as_deref().unwrap_or("unknown-host"), std::process::id())
+}

@@ -1,0 +1,286 @@
+//! `Circuit`: opens when the environment is at fault, so that a bad deploy or a retired model costs time and not jobs.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use service::readiness::Readiness;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::error::{Class, JobError};
+use crate::metrics;
+
+/// Name of the circuit among the reasons of `/ready`.
+const COMPONENT: &str = "circuit";
+/// Pause before the first probe; doubles up to the maximum.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// So many outage-like faults with no success between them are an outage.
+const OUTAGE_AFTER: u32 = 5;
+
+/// Closed: work flows. Open: everything waits, and one delivery at a time probes whether the fault has ended.
+#[derive(Debug, Clone)]
+pub struct Circuit {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    faults_in_a_row: AtomicU32,
+    changed: Notify,
+    readiness: Readiness,
+}
+
+#[derive(Debug)]
+enum State {
+    Closed,
+    Open { probe_at: Instant, pause: Duration, probing: bool },
+}
+
+/// Permission to try. To be reported; dropped unreported, it decides nothing.
+#[derive(Debug)]
+pub struct Pass {
+    circuit: Circuit,
+    is_probe: bool,
+}
+
+impl Circuit {
+    pub fn new(readiness: Readiness) -> Self {
+        metrics::circuit_open(false);
+        let shared = Shared {
+            state: Mutex::new(State::Closed),
+            faults_in_a_row: AtomicU32::new(0),
+            changed: Notify::new(),
+            readiness,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Waits until work may be tried: at once while closed, one at a time while open. Safe to drop while it waits.
+    pub async fn admit(&self) -> Pass {
+        loop {
+            let changed = self.shared.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let wake_at = match &mut *self.state() {
+                State::Closed => return Pass { circuit: self.clone(), is_probe: false },
+                State::Open { probe_at, probing, .. } if !*probing && *probe_at <= Instant::now() => {
+                    *probing = true;
+                    return Pass { circuit: self.clone(), is_probe: true };
+                }
+                State::Open { probing: true, .. } => None,
+                State::Open { probe_at, .. } => Some(*probe_at),
+            };
+            match wake_at {
+                Some(at) => tokio::select! {
+                    () = &mut changed => {}
+                    () = tokio::time::sleep_until(at) => {}
+                },
+                None => changed.await,
+            }
+        }
+    }
+
+    /// Resolves when the circuit is closed.
+    pub async fn closed(&self) {
+        loop {
+            let changed = self.shared.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if !self.is_open() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        !matches!(*self.state(), State::Closed)
+    }
+
+    /// Opens it from outside a pass: work that cannot be given up has met a fault of the environment.
+    pub fn trip(&self, error: &JobError) {
+        self.open(error, false);
+    }
+
+    /// Closes what [`trip`](Self::trip) opened: that work has gone through.
+    pub fn recovered(&self) {
+        self.close();
+    }
+
+    /// Resolves when the circuit is open and a probe is due, which a new delivery may then be.
+    pub async fn probe_due(&self) {
+        loop {
+            let changed = self.shared.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let probe_at = match *self.state() {
+                State::Open { probe_at, probing: false, .. } => probe_at,
+                _ => {
+                    changed.await;
+                    continue;
+                }
+            };
+            if probe_at <= Instant::now() {
+                return;
+            }
+            tokio::select! {
+                () = &mut changed => {}
+                () = tokio::time::sleep_until(probe_at) => {}
+            }
+        }
+    }
+
+    fn open(&self, error: &JobError, is_probe: bool) {
+        let now = Instant::now();
+        {
+            let mut state = self.state();
+            let pause = match *state {
+                State::Closed => FIRST_PAUSE,
+                // Calls that were under way when it opened say nothing new.
+                State::Open { .. } if !is_probe => return,
+                State::Open { pause, .. } => (pause * 2).min(MAX_PAUSE),
+            };
+            *state = State::Open { probe_at: now + pause, pause, probing: false };
+        }
+        metrics::circuit_open(true);
+        self.shared.readiness.block(COMPONENT, error.to_string());
+        tracing::error!(error.kind = error.kind.as_str(), error.detail = %error.detail,
+            "circuit open: the environment is at fault, holding deliveries and receiving no more");
+        self.shared.changed.notify_waiters();
+    }
+
+    fn close(&self) {
+        let was_open = std::mem::replace(&mut *self.state(), State::Closed);
+        if matches!(was_open, State::Open { .. }) {
+            metrics::circuit_open(false);
+            self.shared.readiness.clear(COMPONENT);
+            tracing::info!("circuit closed: the fault has ended");
+            self.shared.changed.notify_waiters();
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pass {
+    /// Returns whether `error` is the environment's fault and not the job's: misconfiguration at once, an outage when it
+    /// is met again and again, or while the circuit is open anyway.
+    pub fn blames_environment(&self, error: &JobError) -> bool {
+        match error.class() {
+            Class::Misconfigured => true,
+            Class::Transient if error.kind.is_outage_when_repeated() => {
+                let in_a_row = self.circuit.shared.faults_in_a_row.fetch_add(1, Ordering::SeqCst) + 1;
+                in_a_row >= OUTAGE_AFTER || self.is_probe || self.circuit.is_open()
+            }
+            Class::Transient | Class::Permanent | Class::Poison => false,
+        }
+    }
+
+    /// Reports an end that the environment was not at fault for. Only a probe closes the circuit: what was under way
+    /// when it opened proves nothing.
+    pub fn passed(mut self) {
+        self.circuit.shared.faults_in_a_row.store(0, Ordering::SeqCst);
+        if std::mem::take(&mut self.is_probe) {
+            self.circuit.close();
+        }
+    }
+
+    /// Reports that the environment is at fault.
+    pub fn failed(mut self, error: &JobError) {
+        self.circuit.open(error, self.is_probe);
+        self.is_probe = false;
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if self.is_probe {
+            if let State::Open { probing, .. } = &mut *self.circuit.state() {
+                *probing = false;
+            }
+            self.circuit.shared.changed.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    fn denied() -> JobError {
+        JobError::new(Kind::AccessDenied, "not allowed")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn opens_probes_one_at_a_time_and_closes() {
+        let readiness = Readiness::default();
+        let circuit = Circuit::new(readiness.clone());
+        let under_way = circuit.admit().await;
+        circuit.admit().await.failed(&denied());
+        assert!(circuit.is_open());
+        assert!(readiness.reasons()["circuit"].contains("access_denied"));
+
+        let started = Instant::now();
+        let probe = circuit.admit().await;
+        assert_eq!(started.elapsed(), FIRST_PAUSE);
+        under_way.passed();
+        assert!(circuit.is_open(), "an old success proves nothing");
+        let mut second = Box::pin(circuit.admit());
+        tokio::select! {
+            _ = &mut second => panic!("two probes at once"),
+            () = tokio::time::sleep(Duration::from_secs(600)) => {}
+        }
+        probe.failed(&denied());
+        let started = Instant::now();
+        let probe = second.await;
+        assert_eq!(started.elapsed(), FIRST_PAUSE * 2);
+        probe.passed();
+        circuit.closed().await;
+        assert!(readiness.is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_faults_in_a_row() {
+        let circuit = Circuit::new(Readiness::default());
+        let down = JobError::new(Kind::ModelUnavailable, "503");
+        for _ in 1..OUTAGE_AFTER {
+            assert!(!circuit.admit().await.blames_environment(&down));
+        }
+        circuit.admit().await.passed();
+        for _ in 1..OUTAGE_AFTER {
+            assert!(!circuit.admit().await.blames_environment(&down));
+        }
+        let fifth = circuit.admit().await;
+        assert!(fifth.blames_environment(&down));
+        fifth.failed(&down);
+        assert!(circuit.admit().await.blames_environment(&down), "a probe that fails keeps it open");
+        let of_one_job = JobError::new(Kind::ModelFailed, "Inference error");
+        assert!(!circuit.admit().await.blames_environment(&of_one_job));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tripped_circuit_asks_for_a_probe_and_recovers() {
+        let circuit = Circuit::new(Readiness::default());
+        circuit.trip(&denied());
+        let started = Instant::now();
+        circuit.probe_due().await;
+        assert_eq!(started.elapsed(), FIRST_PAUSE);
+        circuit.recovered();
+        circuit.closed().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_probe_lets_the_next_one_try() {
+        let circuit = Circuit::new(Readiness::default());
+        circuit.admit().await.failed(&denied());
+        drop(circuit.admit().await);
+        circuit.admit().await.passed();
+        assert!(!circuit.is_open());
+    }
+}

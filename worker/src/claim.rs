@@ -1,0 +1,208 @@
+//! `Held`: our claim on a job record, and the conditional writes that only its holder can make.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use job::{Claim, FailureCode, Job, Record, Status};
+use uuid::Uuid;
+
+use crate::error::{JobError, Kind};
+use crate::store::{ETag, ObjectStore, StoreError};
+
+/// Writers that meet at one record settle within a few rounds; more means that something else is wrong.
+const MAX_ROUNDS: usize = 5;
+
+/// Who wants the claim, and for which delivery.
+#[derive(Debug, Clone)]
+pub struct Claimant {
+    /// Names this hold: one per delivery, kept over repeated attempts under the same lease.
+    pub token: Uuid,
+    pub worker: String,
+    pub message_id: String,
+    pub receive_count: u32,
+    /// How long a claim holds without being renewed.
+    pub duration: Duration,
+}
+
+/// What became of the wish to claim.
+#[derive(Debug)]
+pub enum Claimed {
+    /// It is ours.
+    Held(Box<Held>),
+    /// The job has ended.
+    AlreadyFinal(Status),
+    /// Somebody else has it, for this long at most.
+    Elsewhere { for_at_most: Duration },
+}
+
+/// Our claim. Every write through it fails with [`Lost`](WriteError::Lost) once somebody else has written the record.
+#[derive(Debug)]
+pub struct Held {
+    record: Record,
+    etag: ETag,
+    claimant: Claimant,
+    is_new: bool,
+}
+
+/// A write through the claim did not happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteError {
+    /// Somebody else has written the record: it was canceled, or taken over.
+    Lost,
+    Failed(JobError),
+}
+
+/// Takes the claim on `job` if the rules allow it (design.md section 4).
+///
+/// # Errors
+/// When the store cannot be read or written.
+pub async fn claim(
+    store: &dyn ObjectStore,
+    job: &Job,
+    claimant: &Claimant,
+    now: impl Fn() -> Timestamp,
+) -> Result<Claimed, JobError> {
+    for _ in 0..MAX_ROUNDS {
+        let (existing, mut record) = match store.read_record(&job.id).await? {
+            None => (None, Record::begin(job, now())),
+            Some((record, etag)) => (Some(etag), record),
+        };
+        if record.status.is_final() && !may_be_redone(&record) {
+            return Ok(Claimed::AlreadyFinal(record.status));
+        }
+        if let Some(claim) = &record.claim
+            && claim.token != claimant.token
+            && !claim.may_be_taken_over(&claimant.message_id, claimant.receive_count, now())
+        {
+            return Ok(Claimed::Elsewhere { for_at_most: until(claim.deadline_at, now()) });
+        }
+        let resumed = record.claim.as_ref().is_some_and(|claim| claim.token == claimant.token);
+        begin_attempt(&mut record, job, claimant, now(), resumed);
+        let written = match &existing {
+            None => store.create_record(&record).await,
+            Some(etag) => store.replace_record(&record, etag).await,
+        };
+        match written {
+            Ok(etag) => return Ok(Claimed::Held(Box::new(Held { record, etag, claimant: claimant.clone(), is_new: existing.is_none() }))),
+            // Read again: it may even be our own write, whose answer was lost.
+            Err(StoreError::Conflict) => {}
+            Err(StoreError::Failed(error)) => return Err(error),
+        }
+    }
+    Err(JobError::new(Kind::StoreUnavailable, format!("record was contended {MAX_ROUNDS} times in a row")))
+}
+
+/// A job that failed for want of attempts may be redriven from the dead-letter queue and still succeed.
+fn may_be_redone(record: &Record) -> bool {
+    record.error.as_ref().is_some_and(|error| error.code == FailureCode::AttemptsExhausted)
+}
+
+fn begin_attempt(record: &mut Record, job: &Job, claimant: &Claimant, now: Timestamp, resumed: bool) {
+    if !resumed {
+        record.attempts += 1;
+    }
+    record.status = Status::Generating;
+    record.started_at.get_or_insert(now);
+    record.finished_at = None;
+    record.error = None;
+    record.timings.queue_wait_seconds.get_or_insert_with(|| seconds(now.duration_since(job.submitted_at)));
+    record.updated_at = now;
+    record.claim = Some(new_claim(claimant, now));
+}
+
+fn new_claim(claimant: &Claimant, now: Timestamp) -> Claim {
+    Claim {
+        token: claimant.token,
+        worker: claimant.worker.clone(),
+        message_id: claimant.message_id.clone(),
+        receive_count: claimant.receive_count,
+        deadline_at: now.saturating_add(claimant.duration).expect("a duration, not a calendar span"),
+    }
+}
+
+impl Held {
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Returns whether the record was created by this claim: nobody has worked on the job before.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Returns whether the claim still holds for at least `needed` at `now`.
+    pub fn lasts(&self, needed: Duration, now: Timestamp) -> bool {
+        self.record.claim.as_ref().is_some_and(|claim| until(claim.deadline_at, now) >= needed)
+    }
+
+    /// Writes the record as `change` makes it, with the claim renewed.
+    ///
+    /// # Errors
+    /// `Lost` when somebody else has written it since.
+    pub async fn advance(
+        &mut self,
+        store: &dyn ObjectStore,
+        now: Timestamp,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), WriteError> {
+        let mut next = self.record.clone();
+        next.claim = Some(new_claim(&self.claimant, now));
+        next.updated_at = now;
+        change(&mut next);
+        self.write(store, next).await
+    }
+
+    /// Writes the final record and gives the claim up.
+    ///
+    /// # Errors
+    /// `Lost` when somebody else has written it since.
+    pub async fn finish(
+        &mut self,
+        store: &dyn ObjectStore,
+        now: Timestamp,
+        status: Status,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), WriteError> {
+        let mut next = self.record.clone();
+        change(&mut next);
+        next.finish(status, now);
+        self.write(store, next).await
+    }
+
+    /// Gives the claim up so that another attempt can start, and notes why.
+    ///
+    /// # Errors
+    /// `Lost` when somebody else has written it since.
+    pub async fn release(&mut self, store: &dyn ObjectStore, now: Timestamp, fault: &str) -> Result<(), WriteError> {
+        let mut next = self.record.clone();
+        next.status = Status::Queued;
+        next.claim = None;
+        next.last_fault = Some(fault.to_owned());
+        next.updated_at = now;
+        self.write(store, next).await
+    }
+
+    async fn write(&mut self, store: &dyn ObjectStore, next: Record) -> Result<(), WriteError> {
+        let etag = match store.replace_record(&next, &self.etag).await {
+            Ok(etag) => etag,
+            Err(StoreError::Failed(error)) => return Err(WriteError::Failed(error)),
+            // A write of ours whose answer was lost conflicts with itself when it is repeated.
+            Err(StoreError::Conflict) => match store.read_record(&next.id).await.map_err(WriteError::Failed)? {
+                Some((found, etag)) if found == next => etag,
+                _ => return Err(WriteError::Lost),
+            },
+        };
+        self.record = next;
+        self.etag = etag;
+        Ok(())
+    }
+}
+
+/// Returns the time from `now` to `deadline`, zero when it has passed.
+fn until(deadline: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(deadline.duration_since(now)).unwrap_or_default()
+}
+
+fn seconds(duration: SignedDuration) -> f64 {
+    duration.as_secs_f64().max(0.0)
+}

@@ -1,0 +1,188 @@
+//! `DeliveryHandler`: one delivery from receipt to settlement.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use job::{DecodeError, FailureCode, Job};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span};
+use uuid::Uuid;
+
+use crate::claim::Claimant;
+use crate::disposition::{Disposition, Outcome};
+use crate::error::{Class, JobError, Kind};
+use crate::lease::Lease;
+use crate::metrics;
+use crate::pipeline::Pipeline;
+use crate::queue::{Delivery, JobQueue};
+use crate::slots::Slot;
+
+/// Handles deliveries. One per process.
+pub struct DeliveryHandler {
+    pub queue: Arc<dyn JobQueue>,
+    pub pipeline: Pipeline,
+    pub tasks: TaskTracker,
+    pub lease: Duration,
+    pub max_receive_count: u32,
+    /// Host and process, for operators.
+    pub worker: String,
+    /// Cancelled when the grace is over: everything is given back.
+    pub aborting: CancellationToken,
+}
+
+/// How the handling ended.
+enum Ended {
+    Processed(Result<Outcome, JobError>),
+    /// Somebody else may be working on it: settle nothing.
+    LeaseLost,
+    /// Given back because this process stops.
+    GivenBack,
+}
+
+impl DeliveryHandler {
+    /// Handles one delivery under a lease, and settles it exactly once, here.
+    pub async fn handle(&self, delivery: Delivery, slot: Slot) {
+        let mut end = JobEnd::begin();
+        let lease = Lease::hold(&self.tasks, Arc::clone(&self.queue), delivery.receipt.clone(), self.lease);
+        let is_last = delivery.receive_count >= self.max_receive_count;
+        let ended = match Job::decode(&delivery.body) {
+            Ok(job) => {
+                let span = span_of(&job, &delivery);
+                end.span = span.clone();
+                self.process(&job, &delivery, is_last, &lease).instrument(span).await
+            }
+            Err(error) => Ended::Processed(Err(undecodable(&error))),
+        };
+        let span = end.span.clone();
+        let disposition = span.in_scope(|| conclude(&ended, &delivery, is_last, &mut end));
+        async {
+            lease.end().await;
+            if let Some(disposition) = disposition {
+                self.settle(&delivery, disposition).await;
+            }
+        }
+        .instrument(span)
+        .await;
+        drop(slot);
+    }
+
+    async fn process(&self, job: &Job, delivery: &Delivery, is_last: bool, lease: &Lease) -> Ended {
+        let claimant = Claimant {
+            token: Uuid::new_v4(),
+            worker: self.worker.clone(),
+            message_id: delivery.message_id.clone(),
+            receive_count: delivery.receive_count,
+            duration: self.pipeline.attempt_timeout,
+        };
+        let processing = AssertUnwindSafe(self.pipeline.process(job, &claimant, is_last)).catch_unwind();
+        tokio::select! {
+            ended = processing => Ended::Processed(ended.unwrap_or_else(|_| {
+                Err(JobError::new(Kind::CpuTaskPanicked, "processing panicked, see the log of the panic"))
+            })),
+            () = lease.lost() => Ended::LeaseLost,
+            () = self.aborting.cancelled() => Ended::GivenBack,
+        }
+    }
+
+    async fn settle(&self, delivery: &Delivery, disposition: Disposition) {
+        let settled = match disposition {
+            Disposition::Delete => self.queue.delete(&delivery.receipt).await,
+            Disposition::RetryAfter(wait) => self.queue.set_visibility(&delivery.receipt, wait).await,
+            // The queue moves it at the next receive once its count is used up; until then it comes back at once.
+            Disposition::LeaveToDeadLetter => self.queue.set_visibility(&delivery.receipt, Duration::ZERO).await,
+        };
+        if let Err(error) = settled {
+            tracing::warn!(%error, ?disposition, "delivery could not be settled, it will come back");
+        }
+    }
+}
+
+fn undecodable(error: &DecodeError) -> JobError {
+    let kind = match error {
+        DecodeError::NewerVersion { .. } => Kind::MessageFromNewerVersion,
+        DecodeError::NotJson(_) | DecodeError::NoVersion | DecodeError::Invalid(_) => Kind::MessageMalformed,
+    };
+    JobError::new(kind, error.to_string())
+}
+
+fn span_of(job: &Job, delivery: &Delivery) -> Span {
+    tracing::info_span!(
+        "job",
+        job.id = %job.id,
+        tenant = %job.tenant,
+        correlation.id = job.trace.correlation_id.as_str(),
+        trace.id = job.trace.traceparent.trace_id(),
+        delivery.receive_count = delivery.receive_count,
+    )
+}
+
+/// Logs and counts how it ended, once, and says what to do with the delivery.
+fn conclude(ended: &Ended, delivery: &Delivery, is_last: bool, end: &mut JobEnd) -> Option<Disposition> {
+    let duration_ms = u64::try_from(end.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let ended = match ended {
+        Ended::LeaseLost => {
+            end.outcome = "lease_lost";
+            tracing::warn!(duration_ms, "stopped working on a delivery that is no longer ours");
+            return None;
+        }
+        Ended::GivenBack => {
+            end.outcome = "released";
+            tracing::info!(duration_ms, "delivery given back unfinished");
+            return Some(Disposition::RetryAfter(Duration::ZERO));
+        }
+        Ended::Processed(ended) => ended,
+    };
+    let disposition = Disposition::of(ended, delivery.receive_count, is_last, rand::random());
+    end.outcome = match ended {
+        Ok(outcome) => {
+            tracing::info!(duration_ms, ?outcome, "job handled");
+            outcome_label(outcome)
+        }
+        Err(error) => {
+            metrics::error(error.kind);
+            tracing::warn!(duration_ms, message.id = %delivery.message_id, error.kind = error.kind.as_str(),
+                error.detail = %error.detail, ?disposition, "attempt failed");
+            match (error.class(), disposition) {
+                (Class::Poison, _) => "poison",
+                (Class::Misconfigured, _) => "misconfigured",
+                (_, Disposition::LeaveToDeadLetter) => "exhausted",
+                _ => "retried",
+            }
+        }
+    };
+    Some(disposition)
+}
+
+fn outcome_label(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Published => "published",
+        Outcome::AlreadyFinal(_) => "already_final",
+        Outcome::Rejected(FailureCode::ContentFiltered) => "blocked",
+        Outcome::Rejected(_) => "failed",
+        Outcome::Expired => "expired",
+        Outcome::HeldElsewhere { .. } => "duplicate",
+        Outcome::GivenBack => "released",
+    }
+}
+
+/// Counts the end of a delivery when dropped, so that a panic or a cancellation is counted too.
+struct JobEnd {
+    started: Instant,
+    outcome: &'static str,
+    span: Span,
+}
+
+impl JobEnd {
+    fn begin() -> Self {
+        Self { started: Instant::now(), outcome: "aborted", span: Span::none() }
+    }
+}
+
+impl Drop for JobEnd {
+    fn drop(&mut self) {
+        metrics::job_ended(self.outcome, self.started.elapsed());
+    }
+}

@@ -1,0 +1,193 @@
+//! `Lease`: our time-limited hold on a delivery, extended from receipt until it is settled.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::metrics;
+use crate::queue::{JobQueue, QueueError};
+
+/// Extensions per lease time: three may fail in a row before the lease runs out.
+const BEATS_PER_LEASE: u32 = 4;
+
+/// A hold on one delivery. Extended in a task of its own, so that CPU work and model calls cannot starve it. Dropping
+/// it stops the extension, and the delivery comes back when the time is over.
+#[derive(Debug)]
+pub struct Lease {
+    lost: CancellationToken,
+    stop: CancellationToken,
+    beating: Option<JoinHandle<()>>,
+}
+
+impl Lease {
+    /// Starts to extend the hold on `receipt`, which the queue gave us for `duration` just now.
+    pub fn hold(tasks: &TaskTracker, queue: Arc<dyn JobQueue>, receipt: String, duration: Duration) -> Self {
+        let lost = CancellationToken::new();
+        let stop = CancellationToken::new();
+        let beating = tasks.spawn(beat(queue, receipt, duration, stop.clone(), lost.clone()));
+        Self { lost, stop, beating: Some(beating) }
+    }
+
+    /// Resolves when the hold is lost: whatever is done after this may be done by somebody else as well.
+    pub async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+
+    /// Stops the extension and waits for one under way, so that it cannot undo what is done with the receipt next.
+    pub async fn end(mut self) {
+        self.stop.cancel();
+        if let Some(beating) = self.beating.take()
+            && let Err(error) = beating.await
+        {
+            tracing::warn!(%error, "lease task failed");
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn beat(
+    queue: Arc<dyn JobQueue>,
+    receipt: String,
+    duration: Duration,
+    stop: CancellationToken,
+    lost: CancellationToken,
+) {
+    let interval = duration / BEATS_PER_LEASE;
+    let mut held_until = Instant::now() + duration;
+    let mut next = Instant::now() + interval;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep_until(next) => {}
+        }
+        let asked = Instant::now();
+        // A call that hangs must not outlive the hold it extends.
+        let extended = tokio::time::timeout_at(held_until, queue.set_visibility(&receipt, duration)).await;
+        match extended {
+            Ok(Ok(())) => {
+                held_until = asked + duration;
+                next = asked + interval;
+                metrics::lease_extended("extended");
+            }
+            Ok(Err(QueueError::NotOurs(detail))) => {
+                metrics::lease_extended("lost");
+                tracing::warn!(%detail, "lease lost: the delivery is no longer ours");
+                return lost.cancel();
+            }
+            Ok(Err(error)) => {
+                metrics::lease_extended("failed");
+                tracing::warn!(%error, "lease could not be extended, trying again");
+                next = Instant::now() + interval / 2;
+            }
+            Err(_elapsed) => {}
+        }
+        if Instant::now() >= held_until {
+            metrics::lease_extended("lost");
+            tracing::warn!("lease lost: it ran out before it could be extended");
+            return lost.cancel();
+        }
+        next = next.min(held_until);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::queue::Delivery;
+
+    const LEASE: Duration = Duration::from_secs(60);
+
+    type Answer = Box<dyn Fn(usize) -> Result<(), QueueError> + Send + Sync>;
+
+    /// Answers each extension by script; `None` hangs.
+    struct ScriptedQueue {
+        calls: AtomicUsize,
+        answer: Answer,
+        hang: bool,
+        last: Mutex<Option<Duration>>,
+    }
+
+    #[async_trait]
+    impl JobQueue for ScriptedQueue {
+        async fn receive(&self, _: usize) -> Result<Vec<Delivery>, QueueError> {
+            Ok(vec![])
+        }
+        async fn set_visibility(&self, _: &str, visibility: Duration) -> Result<(), QueueError> {
+            let call = self.calls.fetch_add(1, Ordering::SeqCst);
+            *self.last.lock().unwrap() = Some(visibility);
+            if self.hang {
+                std::future::pending::<()>().await;
+            }
+            (self.answer)(call)
+        }
+        async fn delete(&self, _: &str) -> Result<(), QueueError> {
+            Ok(())
+        }
+    }
+
+    fn hold(hang: bool, answer: impl Fn(usize) -> Result<(), QueueError> + Send + Sync + 'static) -> (Arc<ScriptedQueue>, Lease) {
+        let queue = Arc::new(ScriptedQueue {
+            calls: AtomicUsize::new(0),
+            answer: Box::new(answer),
+            hang,
+            last: Mutex::new(None),
+        });
+        let lease = Lease::hold(&TaskTracker::new(), queue.clone(), "receipt".into(), LEASE);
+        (queue, lease)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_job_keeps_its_lease() {
+        let (queue, lease) = hold(false, |_| Ok(()));
+        tokio::select! {
+            () = lease.lost() => panic!("lost"),
+            () = tokio::time::sleep(LEASE * 100) => {}
+        }
+        assert!(queue.calls.load(Ordering::SeqCst) >= 399);
+        assert_eq!(*queue.last.lock().unwrap(), Some(LEASE));
+        lease.end().await;
+        let calls = queue.calls.load(Ordering::SeqCst);
+        tokio::time::sleep(LEASE * 2).await;
+        assert_eq!(queue.calls.load(Ordering::SeqCst), calls, "an ended lease is never extended again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_failures_do_not_lose_it() {
+        let (_, lease) = hold(false, |call| if call % 4 == 3 { Ok(()) } else { Err(QueueError::Unavailable("503".into())) });
+        tokio::select! {
+            () = lease.lost() => panic!("lost"),
+            () = tokio::time::sleep(LEASE * 10) => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stale_receipt_loses_it_at_once() {
+        let (queue, lease) = hold(false, |_| Err(QueueError::NotOurs("stale".into())));
+        lease.lost().await;
+        assert_eq!(queue.calls.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unreachable_or_hanging_queue_loses_it_when_the_time_is_over() {
+        for hang in [false, true] {
+            let started = Instant::now();
+            let (_, lease) = hold(hang, |_| Err(QueueError::Unavailable("down".into())));
+            lease.lost().await;
+            assert_eq!(started.elapsed(), LEASE, "hang: {hang}");
+        }
+    }
+}

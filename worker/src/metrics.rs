@@ -1,0 +1,185 @@
+//! Every metric of the worker: name, labels, buckets, and the functions that record them.
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::error::Kind;
+
+/// What a metric is, for the catalogue in docs/metrics.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricInfo {
+    pub name: &'static str,
+    pub kind: &'static str,
+    pub labels: &'static str,
+    pub help: &'static str,
+}
+
+const JOBS: &str = "worker_jobs_total";
+const JOB_DURATION: &str = "worker_job_duration_seconds";
+const STEP_DURATION: &str = "worker_step_duration_seconds";
+const QUEUE_WAIT: &str = "worker_queue_wait_seconds";
+const IN_FLIGHT: &str = "worker_deliveries_in_flight";
+const LEASE_EXTENSIONS: &str = "worker_lease_extensions_total";
+const CPU_TASKS: &str = "worker_cpu_tasks";
+const PUBLISHED_BYTES: &str = "worker_published_bytes_total";
+const MODEL_CALLS: &str = "worker_model_calls_total";
+const MODEL_RATE: &str = "worker_model_rate_limit";
+const ERRORS: &str = "worker_errors_total";
+const CIRCUIT_OPEN: &str = "worker_circuit_open";
+const RECEIVES: &str = "worker_receives_total";
+
+/// The catalogue, held to docs/metrics.md by a test.
+pub const CATALOGUE: [MetricInfo; 13] = [
+    MetricInfo { name: JOBS, kind: "counter", labels: "outcome", help: "Deliveries by how their processing ended" },
+    MetricInfo { name: JOB_DURATION, kind: "histogram", labels: "outcome", help: "Seconds from receipt of a delivery to its end" },
+    MetricInfo { name: STEP_DURATION, kind: "histogram", labels: "step", help: "Seconds of one step of a job" },
+    MetricInfo { name: QUEUE_WAIT, kind: "histogram", labels: "", help: "Seconds from submission to the first receipt" },
+    MetricInfo { name: IN_FLIGHT, kind: "gauge", labels: "", help: "Deliveries held by this process" },
+    MetricInfo { name: LEASE_EXTENSIONS, kind: "counter", labels: "result", help: "Lease extensions by result" },
+    MetricInfo { name: CPU_TASKS, kind: "gauge", labels: "state", help: "Tasks of the CPU pool by state" },
+    MetricInfo { name: PUBLISHED_BYTES, kind: "counter", labels: "", help: "Bytes of published pictures" },
+    MetricInfo { name: MODEL_CALLS, kind: "counter", labels: "result", help: "Calls to the model by result; 'picture' was paid for" },
+    MetricInfo { name: MODEL_RATE, kind: "gauge", labels: "", help: "Model calls a second that this process allows itself; 0 while unlimited" },
+    MetricInfo { name: ERRORS, kind: "counter", labels: "kind", help: "Errors by kind" },
+    MetricInfo { name: CIRCUIT_OPEN, kind: "gauge", labels: "", help: "1 while the environment is at fault and nothing is received" },
+    MetricInfo { name: RECEIVES, kind: "counter", labels: "result", help: "Calls to receive by result" },
+];
+
+/// Upper bounds in seconds. Model calls take seconds, CPU steps tens of milliseconds, waits up to minutes.
+pub const BUCKETS: [(&str, &[f64]); 3] = [
+    (JOB_DURATION, &[0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 30.0, 60.0, 90.0, 180.0, 600.0]),
+    (STEP_DURATION, &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 30.0, 60.0, 90.0]),
+    (QUEUE_WAIT, &[0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0]),
+];
+
+/// How the processing of one delivery ended.
+pub const OUTCOMES: [&str; 13] = [
+    "published",
+    "already_final",
+    "failed",
+    "blocked",
+    "expired",
+    "duplicate",
+    "retried",
+    "exhausted",
+    "poison",
+    "misconfigured",
+    "lease_lost",
+    "released",
+    "aborted",
+];
+
+/// A step of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Generate,
+    Checkpoint,
+    Decode,
+    Resize,
+    Encode,
+    Publish,
+}
+
+impl Step {
+    const ALL: [Self; 6] =
+        [Self::Generate, Self::Checkpoint, Self::Decode, Self::Resize, Self::Encode, Self::Publish];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Generate => "generate",
+            Self::Checkpoint => "checkpoint",
+            Self::Decode => "decode",
+            Self::Resize => "resize",
+            Self::Encode => "encode",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+/// Describes every metric and starts every counter at 0, so that `rate()` sees the first error.
+pub fn describe() {
+    for metric in CATALOGUE {
+        let unit = if metric.name.contains("_seconds") {
+            Unit::Seconds
+        } else if metric.name.contains("_bytes") {
+            Unit::Bytes
+        } else {
+            Unit::Count
+        };
+        match metric.kind {
+            "counter" => describe_counter!(metric.name, unit, metric.help),
+            "gauge" => describe_gauge!(metric.name, unit, metric.help),
+            _ => describe_histogram!(metric.name, unit, metric.help),
+        }
+    }
+    for outcome in OUTCOMES {
+        counter!(JOBS, "outcome" => outcome).increment(0);
+    }
+    for kind in Kind::ALL {
+        counter!(ERRORS, "kind" => kind.as_str()).increment(0);
+    }
+    for result in ["extended", "failed", "lost"] {
+        counter!(LEASE_EXTENSIONS, "result" => result).increment(0);
+    }
+    for result in ["picture", "throttled", "refused", "failed"] {
+        counter!(MODEL_CALLS, "result" => result).increment(0);
+    }
+    for result in ["messages", "empty", "failed"] {
+        counter!(RECEIVES, "result" => result).increment(0);
+    }
+    for step in Step::ALL {
+        drop(histogram!(STEP_DURATION, "step" => step.as_str()));
+    }
+    counter!(PUBLISHED_BYTES).increment(0);
+    gauge!(IN_FLIGHT).set(0);
+    gauge!(MODEL_RATE).set(0);
+    gauge!(CIRCUIT_OPEN).set(0);
+}
+
+pub fn job_ended(outcome: &'static str, took: Duration) {
+    counter!(JOBS, "outcome" => outcome).increment(1);
+    histogram!(JOB_DURATION, "outcome" => outcome).record(took);
+}
+
+pub fn step_took(step: Step, took: Duration) {
+    histogram!(STEP_DURATION, "step" => step.as_str()).record(took);
+}
+
+pub fn waited_in_queue(seconds: f64) {
+    histogram!(QUEUE_WAIT).record(seconds);
+}
+
+pub fn deliveries_in_flight(count: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "a few hundred at most")]
+    gauge!(IN_FLIGHT).set(count as f64);
+}
+
+pub fn lease_extended(result: &'static str) {
+    counter!(LEASE_EXTENSIONS, "result" => result).increment(1);
+}
+
+pub fn published(bytes: usize) {
+    counter!(PUBLISHED_BYTES).increment(bytes as u64);
+}
+
+pub fn model_called(result: &'static str) {
+    counter!(MODEL_CALLS, "result" => result).increment(1);
+}
+
+/// `rate` in calls a second; infinite while there is no limit.
+pub fn model_rate(rate: f64) {
+    gauge!(MODEL_RATE).set(if rate.is_finite() { rate } else { 0.0 });
+}
+
+pub fn error(kind: Kind) {
+    counter!(ERRORS, "kind" => kind.as_str()).increment(1);
+}
+
+pub fn circuit_open(open: bool) {
+    gauge!(CIRCUIT_OPEN).set(u8::from(open));
+}
+
+pub fn received(result: &'static str) {
+    counter!(RECEIVES, "result" => result).increment(1);
+}

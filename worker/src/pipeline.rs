@@ -1,0 +1,310 @@
+//! `Pipeline`: what is done for one job between receipt and settlement: claim, source, render, publish.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use job::{Failure, FailureCode, ImageInfo, Job, ObjectKind, SourceInfo, Status, image_key};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::circuit::Pass;
+use crate::claim::{Claimant, Claimed, Held, WriteError, claim};
+use crate::cpu::CpuPool;
+use crate::disposition::Outcome;
+use crate::error::{Class, JobError, Kind};
+use crate::metrics::{self, Step};
+use crate::render::{RenderError, RenderSettings, Rendered, render};
+use crate::source::{Paid, SourceMaker};
+use crate::store::ObjectStore;
+
+/// Where the time comes from; tests bring their own.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Undecodable pictures are asked for again this often.
+const MAX_GENERATIONS: u32 = 2;
+
+/// Performs jobs. One per process, shared by all deliveries.
+pub struct Pipeline {
+    pub store: Arc<dyn ObjectStore>,
+    pub sources: SourceMaker,
+    pub cpu: CpuPool,
+    pub render: RenderSettings,
+    /// Pictures that may be in memory for rendering at once; see [`render_gate`].
+    pub gate: Arc<Semaphore>,
+    pub attempt_timeout: Duration,
+    pub stopping: CancellationToken,
+    pub clock: Clock,
+}
+
+/// What one attempt came to.
+enum Attempt {
+    /// The environment is at fault: hold the job and try again.
+    Hold(JobError),
+    Ended(Result<Outcome, JobError>),
+}
+
+/// Why a job was left before its end.
+#[derive(Debug)]
+pub enum Stop {
+    /// Somebody else has written the record.
+    Lost,
+    /// This process stops, and the job had not been paid for.
+    GivenBack,
+    /// Its deadline had passed before it was paid for.
+    Expired,
+    Failed(JobError),
+}
+
+impl From<JobError> for Stop {
+    fn from(error: JobError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<WriteError> for Stop {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Lost => Self::Lost,
+            WriteError::Failed(error) => Self::Failed(error),
+        }
+    }
+}
+
+/// Makes the gate for a pool of `threads`: enough pictures that no thread waits, and no more, whatever the number of
+/// slots. A source whose turn has not come is dropped from memory and read back from its checkpoint.
+pub fn render_gate(threads: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(threads * 2))
+}
+
+impl Pipeline {
+    /// Performs `job` as far as possible for this delivery. `is_last` says that the queue will not hand it over again.
+    /// While the environment is at fault, the job is held here and tried again.
+    ///
+    /// Safe to drop: a paid picture is checkpointed all the same, by a tracked task of its own.
+    ///
+    /// # Errors
+    /// Transient ones; a permanent one ends in the record and is an [`Outcome`].
+    pub async fn process(&self, job: &Job, claimant: &Claimant, is_last: bool) -> Result<Outcome, JobError> {
+        let circuit = &self.sources.circuit;
+        loop {
+            let pass = tokio::select! {
+                biased;
+                pass = circuit.admit() => pass,
+                () = self.stopping.cancelled() => return Ok(Outcome::GivenBack),
+            };
+            match self.attempt(job, claimant, is_last, &pass).await {
+                Attempt::Hold(error) => {
+                    metrics::error(error.kind);
+                    pass.failed(&error);
+                }
+                Attempt::Ended(ended) => {
+                    // Any other end says nothing about the model.
+                    if matches!(ended, Ok(Outcome::Published | Outcome::Rejected(_))) {
+                        pass.passed();
+                    }
+                    return ended;
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, job: &Job, claimant: &Claimant, is_last: bool, pass: &Pass) -> Attempt {
+        let mut held = match claim(self.store.as_ref(), job, claimant, &*self.clock).await {
+            Ok(Claimed::Held(held)) => held,
+            Ok(Claimed::AlreadyFinal(status)) => return Attempt::Ended(Ok(Outcome::AlreadyFinal(status))),
+            Ok(Claimed::Elsewhere { for_at_most }) => {
+                return Attempt::Ended(Ok(Outcome::HeldElsewhere { for_at_most }));
+            }
+            Err(error) if pass.blames_environment(&error) => return Attempt::Hold(error),
+            Err(error) => return Attempt::Ended(Err(error)),
+        };
+        if held.is_new() {
+            metrics::waited_in_queue(held.record().timings.queue_wait_seconds.unwrap_or_default());
+        }
+        match self.perform(job, &mut held).await {
+            // The claim stays ours.
+            Err(Stop::Failed(error)) if pass.blames_environment(&error) => Attempt::Hold(error),
+            ended => Attempt::Ended(self.conclude(job, held, ended, is_last).await),
+        }
+    }
+
+    async fn perform(&self, job: &Job, held: &mut Held) -> Result<Outcome, Stop> {
+        let mut paid = self.source(job, held).await?;
+        let rendered = loop {
+            let info = paid.info.clone();
+            let generate_seconds = paid.generate_seconds;
+            let processing = |record: &mut job::Record| {
+                record.status = Status::Processing;
+                record.source = Some(info);
+                record.timings.generate_seconds = generate_seconds.or(record.timings.generate_seconds);
+            };
+            held.advance(self.store.as_ref(), (self.clock)(), processing).await?;
+            let generation = paid.info.generation;
+            match self.render(job, paid).await? {
+                Ok(rendered) => break rendered,
+                Err(undecodable) if generation < MAX_GENERATIONS => {
+                    tracing::warn!(error = %undecodable, "source cannot be decoded, asking for one more");
+                    paid = self.sources.make(job, held, generation + 1, &self.stopping).await?;
+                }
+                Err(undecodable) => {
+                    return Err(JobError::new(Kind::SourceUndecodable, undecodable.to_string()).into());
+                }
+            }
+        };
+        self.publish(job, held, rendered).await
+    }
+
+    /// Returns the checkpointed source, or pays for one.
+    async fn source(&self, job: &Job, held: &mut Held) -> Result<Paid, Stop> {
+        // Nobody writes a source without a claim, so a record that we have just created has none.
+        if !held.is_new()
+            && let Some(source) = self.store.read_source(&job.id).await?
+        {
+            tracing::info!(source.generation = source.info.generation, "source found, not paying again");
+            return Ok(Paid { info: source.info, bytes: Some(source.bytes), generate_seconds: None });
+        }
+        self.sources.make(job, held, 1, &self.stopping).await
+    }
+
+    /// Renders on the CPU pool. The inner error means that the source is at fault.
+    async fn render(&self, job: &Job, paid: Paid) -> Result<Result<Rendered, RenderError>, JobError> {
+        let work = async {
+            let _turn = Arc::clone(&self.gate).acquire_owned().await.expect("the gate is never closed");
+            let source = match paid.bytes {
+                Some(bytes) => bytes,
+                None => self.read_back(job, &paid.info).await?,
+            };
+            let settings = self.render.clone();
+            self.cpu
+                .run("render", move || render(&source, &settings))
+                .await
+                .map_err(|panic| JobError::new(Kind::CpuTaskPanicked, panic.to_string()))
+        };
+        let timed_out = |_| JobError::new(Kind::AttemptTimedOut, "rendering did not end in time");
+        match tokio::time::timeout(self.attempt_timeout, work).await.map_err(timed_out)?? {
+            Err(RenderError::Encode(detail)) => Err(JobError::new(Kind::RenderFailed, detail)),
+            ended => Ok(ended),
+        }
+    }
+
+    async fn read_back(&self, job: &Job, info: &SourceInfo) -> Result<Bytes, JobError> {
+        let found = self.store.read_source(&job.id).await?;
+        let source = found.ok_or_else(|| {
+            JobError::new(Kind::StoreUnavailable, format!("checkpoint of {} bytes has gone", info.bytes))
+        })?;
+        Ok(source.bytes)
+    }
+
+    /// Image first, then the record: whoever reads the record finds the image.
+    async fn publish(&self, job: &Job, held: &mut Held, rendered: Rendered) -> Result<Outcome, Stop> {
+        metrics::step_took(Step::Decode, rendered.decode);
+        metrics::step_took(Step::Resize, rendered.resize);
+        metrics::step_took(Step::Encode, rendered.encode);
+        let rendition = &rendered.rendition;
+        let image = ImageInfo {
+            key: image_key(&job.id),
+            width: rendition.width,
+            height: rendition.height,
+            bytes: rendition.bytes.len() as u64,
+            content_type: ObjectKind::Image.content_type().to_owned(),
+            sha256: rendered.sha256.clone(),
+            thumbhash: rendered.thumbhash.clone(),
+        };
+        let render_seconds = (rendered.decode + rendered.resize + rendered.encode).as_secs_f64();
+        let size = rendition.bytes.len();
+        let started = Instant::now();
+        self.store.write_image(&job.id, rendered.rendition.bytes, &job.trace).await?;
+        let took = started.elapsed();
+        metrics::step_took(Step::Publish, took);
+        held.finish(self.store.as_ref(), (self.clock)(), Status::Succeeded, |record| {
+            record.image = Some(image);
+            record.error = None;
+            record.timings.render_seconds = Some(render_seconds);
+            record.timings.upload_seconds = Some(took.as_secs_f64());
+        })
+        .await?;
+        metrics::published(size);
+        Ok(Outcome::Published)
+    }
+
+    /// Makes the record say how the attempt ended.
+    async fn conclude(
+        &self,
+        job: &Job,
+        mut held: Box<Held>,
+        ended: Result<Outcome, Stop>,
+        is_last: bool,
+    ) -> Result<Outcome, JobError> {
+        let store = self.store.as_ref();
+        let now = (self.clock)();
+        let error = match ended {
+            Ok(outcome) => return Ok(outcome),
+            Err(Stop::Lost) => return self.after_losing(job).await,
+            Err(Stop::GivenBack) => {
+                note(held.release(store, now, "shutdown").await);
+                return Ok(Outcome::GivenBack);
+            }
+            Err(Stop::Expired) => {
+                return match held.finish(store, now, Status::Expired, |_| {}).await {
+                    Ok(()) => Ok(Outcome::Expired),
+                    Err(WriteError::Lost) => self.after_losing(job).await,
+                    Err(WriteError::Failed(error)) => Err(error),
+                };
+            }
+            Err(Stop::Failed(error)) => error,
+        };
+        match error.class() {
+            Class::Permanent => {
+                let (status, code) = rejection(error.kind);
+                let failure = Failure::new(code, error.detail.clone());
+                match held.finish(store, now, status, |record| record.error = Some(failure)).await {
+                    Ok(()) => Ok(Outcome::Rejected(code)),
+                    Err(WriteError::Lost) => self.after_losing(job).await,
+                    Err(WriteError::Failed(error)) => Err(error),
+                }
+            }
+            Class::Transient if is_last => {
+                let failure = Failure::new(FailureCode::AttemptsExhausted, error.to_string());
+                note(held.finish(store, now, Status::Failed, |record| record.error = Some(failure)).await);
+                Err(error)
+            }
+            Class::Transient => {
+                note(held.release(store, now, error.kind.as_str()).await);
+                Err(error)
+            }
+            // Neither comes this far: the one is held, the other is not a job.
+            Class::Misconfigured | Class::Poison => Err(error),
+        }
+    }
+
+    /// Finds out to whom the claim was lost.
+    async fn after_losing(&self, job: &Job) -> Result<Outcome, JobError> {
+        let Some((record, _)) = self.store.read_record(&job.id).await? else {
+            return Err(JobError::new(Kind::StoreUnavailable, "the record has gone"));
+        };
+        if record.status.is_final() {
+            return Ok(Outcome::AlreadyFinal(record.status));
+        }
+        let now = (self.clock)();
+        let remaining = record.claim.map(|claim| claim.deadline_at.duration_since(now));
+        let for_at_most = remaining.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default();
+        Ok(Outcome::HeldElsewhere { for_at_most })
+    }
+}
+
+fn rejection(kind: Kind) -> (Status, FailureCode) {
+    match kind {
+        Kind::ContentFiltered => (Status::Blocked, FailureCode::ContentFiltered),
+        Kind::SourceUndecodable => (Status::Failed, FailureCode::SourceUndecodable),
+        _ => (Status::Failed, FailureCode::RequestRejected),
+    }
+}
+
+/// A record that could not be brought up to date is no reason to treat the delivery in another way: its claim runs out.
+fn note(written: Result<(), WriteError>) {
+    if let Err(error) = written {
+        tracing::warn!(?error, "record could not be brought up to date");
+    }
+}

@@ -1,0 +1,182 @@
+//! The port to the job queue, and its SQS adapter.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use jiff::Timestamp;
+use thiserror::Error;
+
+/// SQS hands over at most this many messages in one receive.
+pub const MAX_RECEIVE: usize = 10;
+
+/// One hand-over of a job by the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    pub body: String,
+    /// Names this hand-over in later calls; goes stale at the next one.
+    pub receipt: String,
+    pub message_id: String,
+    /// Hand-overs of this message so far, this one included.
+    pub receive_count: u32,
+    /// When the message was sent.
+    pub sent_at: Option<Timestamp>,
+}
+
+/// The queue did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum QueueError {
+    /// The receipt is stale: the delivery is no longer ours.
+    #[error("the delivery is no longer ours: {0}")]
+    NotOurs(String),
+    /// The queue does not exist, or our role may not use it.
+    #[error("the queue cannot be used as configured: {0}")]
+    Misconfigured(String),
+    /// Anything that passes by itself.
+    #[error("the queue is unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// A queue with at-least-once delivery and a visibility timeout. Three verbs, as SQS means them.
+#[async_trait]
+pub trait JobQueue: Send + Sync + 'static {
+    /// Waits for up to `max` (1 to 10) deliveries, at most the long-poll time, and hides each for the lease time.
+    ///
+    /// Not to be dropped while it waits: the queue may already have handed something over.
+    ///
+    /// # Errors
+    /// Never `NotOurs`.
+    async fn receive(&self, max: usize) -> Result<Vec<Delivery>, QueueError>;
+
+    /// Hides the delivery for `visibility` from now (whole seconds, 0 to 12 h); 0 gives it back at once.
+    ///
+    /// # Errors
+    /// `NotOurs` when the delivery has been handed over again or deleted.
+    async fn set_visibility(&self, receipt: &str, visibility: Duration) -> Result<(), QueueError>;
+
+    /// Removes the message for good. A stale receipt may succeed without removing anything.
+    ///
+    /// # Errors
+    /// `NotOurs` when the queue notices that the receipt is stale.
+    async fn delete(&self, receipt: &str) -> Result<(), QueueError>;
+}
+
+/// The queue on SQS.
+#[derive(Debug, Clone)]
+pub struct SqsQueue {
+    /// Its read timeout must be longer than the long poll.
+    receiving: Client,
+    settling: Client,
+    url: String,
+    wait: Duration,
+    lease: Duration,
+}
+
+/// Slack between the end of a long poll and giving the connection up.
+const RECEIVE_SLACK: Duration = Duration::from_secs(10);
+const SETTLE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(12);
+
+impl SqsQueue {
+    /// Makes the adapter: `wait` is the long poll (0 to 20 s), `lease` the time a delivery stays hidden at first.
+    pub fn new(config: &aws_config::SdkConfig, url: String, wait: Duration, lease: Duration) -> Self {
+        let client = |attempt, operation, attempts| {
+            let config = aws_sdk_sqs::config::Builder::from(config)
+                .timeout_config(service::aws::timeouts(attempt, operation))
+                .retry_config(service::aws::retries(attempts))
+                .build();
+            Client::from_conf(config)
+        };
+        let receive_timeout = wait + RECEIVE_SLACK;
+        Self {
+            // One attempt: the consumer's loop is the retry, and it logs and backs off.
+            receiving: client(receive_timeout, receive_timeout, 1),
+            settling: client(SETTLE_ATTEMPT_TIMEOUT, SETTLE_TIMEOUT, 3),
+            url,
+            wait,
+            lease,
+        }
+    }
+}
+
+#[async_trait]
+impl JobQueue for SqsQueue {
+    async fn receive(&self, max: usize) -> Result<Vec<Delivery>, QueueError> {
+        let received = self
+            .receiving
+            .receive_message()
+            .queue_url(&self.url)
+            .max_number_of_messages(whole(max.clamp(1, MAX_RECEIVE) as u64))
+            .wait_time_seconds(whole(self.wait.as_secs()))
+            .visibility_timeout(whole(self.lease.as_secs()))
+            .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
+            .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
+            .send()
+            .await
+            .map_err(|error| classify(&error))?;
+        Ok(received.messages.unwrap_or_default().into_iter().filter_map(delivery).collect())
+    }
+
+    async fn set_visibility(&self, receipt: &str, visibility: Duration) -> Result<(), QueueError> {
+        self.settling
+            .change_message_visibility()
+            .queue_url(&self.url)
+            .receipt_handle(receipt)
+            .visibility_timeout(whole(visibility.as_secs()))
+            .send()
+            .await
+            .map_err(|error| classify(&error))?;
+        Ok(())
+    }
+
+    async fn delete(&self, receipt: &str) -> Result<(), QueueError> {
+        self.settling
+            .delete_message()
+            .queue_url(&self.url)
+            .receipt_handle(receipt)
+            .send()
+            .await
+            .map_err(|error| classify(&error))?;
+        Ok(())
+    }
+}
+
+fn whole(seconds: u64) -> i32 {
+    i32::try_from(seconds).unwrap_or(i32::MAX)
+}
+
+/// A message without a receipt cannot be settled; SQS never sends one, so it is not worth an error of its own.
+fn delivery(message: Message) -> Option<Delivery> {
+    let attribute = |name: MessageSystemAttributeName| message.attributes.as_ref()?.get(&name);
+    let receive_count = attribute(MessageSystemAttributeName::ApproximateReceiveCount);
+    let sent_at = attribute(MessageSystemAttributeName::SentTimestamp);
+    Some(Delivery {
+        receive_count: receive_count.and_then(|count| count.parse().ok()).unwrap_or(1),
+        sent_at: sent_at.and_then(|ms| ms.parse().ok()).and_then(|ms| Timestamp::from_millisecond(ms).ok()),
+        receipt: message.receipt_handle?,
+        message_id: message.message_id.unwrap_or_default(),
+        body: message.body.unwrap_or_default(),
+    })
+}
+
+/// The codes arrive in the old query form (`AWS.SimpleQueueService.` in front) from AWS and in the plain form from
+/// servers that do not send the `x-amzn-query-error` header.
+fn classify<E>(error: &SdkError<E>) -> QueueError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let detail = aws_sdk_sqs::error::DisplayErrorContext(error).to_string();
+    let Some(code) = error.code() else { return QueueError::Unavailable(detail) };
+    match code.rsplit('.').next().unwrap_or(code) {
+        "ReceiptHandleIsInvalid" | "MessageNotInflight" => QueueError::NotOurs(detail),
+        // What SQS answers when the receipt has expired or asks beyond the 12 hours of one hand-over.
+        "InvalidParameterValue" | "InvalidParameterValueException" => QueueError::NotOurs(detail),
+        "NonExistentQueue" | "QueueDoesNotExist" | "AccessDenied" | "AccessDeniedException" | "InvalidClientTokenId"
+        | "UnrecognizedClientException" | "ExpiredToken" | "ExpiredTokenException" | "InvalidAddress" => {
+            QueueError::Misconfigured(detail)
+        }
+        _ => QueueError::Unavailable(detail),
+    }
+}

@@ -1,0 +1,199 @@
+//! Settings of the worker: flags and environment, and which of them contradict each other.
+
+use std::time::Duration;
+
+use clap::Parser;
+use service::settings::{Contradiction, ObserveSettings};
+
+use crate::render::RenderSettings;
+
+/// Performs jobs: receives them from SQS, generates with Amazon Bedrock, renders, publishes to S3.
+///
+/// Credentials, region and endpoints are the AWS SDK's own: `AWS_REGION`, `AWS_ENDPOINT_URL_SQS`, `AWS_ENDPOINT_URL_S3`,
+/// `AWS_ENDPOINT_URL_BEDROCK_RUNTIME`, ...
+#[derive(Debug, Clone, Parser)]
+#[command(name = "image-worker", version)]
+pub struct Settings {
+    /// URL of the job queue.
+    #[arg(long, env = "SQS_QUEUE_URL", value_name = "URL")]
+    pub sqs_queue_url: String,
+    /// Bucket of pictures, records and sources.
+    #[arg(long, env = "S3_BUCKET_NAME", value_name = "NAME")]
+    pub s3_bucket_name: String,
+    /// Text-to-image model.
+    #[arg(long, env = "BEDROCK_MODEL_ID", default_value = "stability.stable-image-core-v1:1", value_name = "ID")]
+    pub bedrock_model_id: String,
+    /// Region of the model; the Stability models are in us-west-2 only, wherever queue and bucket are.
+    #[arg(long, env = "BEDROCK_REGION", default_value = "us-west-2", value_name = "REGION")]
+    pub bedrock_region: String,
+    /// Deliveries in flight at once. Most of a job is waiting for the model, so this is many times the cores; the model's
+    /// quota is the other bound: requests a minute * seconds a call / 60, for the whole account.
+    #[arg(long, env = "WORKER_SLOTS", default_value_t = 16, value_name = "COUNT")]
+    pub worker_slots: u16,
+    /// Threads that decode, resize and encode; 0 is one for each core.
+    #[arg(long, env = "CPU_THREADS", default_value_t = 0, value_name = "COUNT")]
+    pub cpu_threads: u16,
+    /// How long a delivery stays hidden when it is not extended: the queue's visibility timeout.
+    #[arg(long, env = "LEASE_SECONDS", default_value_t = 60, value_name = "SECONDS")]
+    pub lease_seconds: u64,
+    /// How often the queue hands a message over before it moves it to the dead-letter queue: the queue's
+    /// maxReceiveCount.
+    #[arg(long, env = "MAX_RECEIVE_COUNT", default_value_t = 5, value_name = "COUNT")]
+    pub max_receive_count: u32,
+    /// Long poll of one receive, 0 to 20.
+    #[arg(long, env = "RECEIVE_WAIT_SECONDS", default_value_t = 10, value_name = "SECONDS")]
+    pub receive_wait_seconds: u64,
+    /// Longest model call. A call that is given up may be paid for all the same, so well above the model's slowest.
+    #[arg(long, env = "MODEL_TIMEOUT_SECONDS", default_value_t = 95, value_name = "SECONDS")]
+    pub model_timeout_seconds: u64,
+    /// How long a claim on a job holds without being renewed: no attempt may be silent for longer.
+    #[arg(long, env = "ATTEMPT_TIMEOUT_SECONDS", default_value_t = 240, value_name = "SECONDS")]
+    pub attempt_timeout_seconds: u64,
+    /// Time to finish what is in flight after SIGTERM.
+    #[arg(long, env = "SHUTDOWN_GRACE_SECONDS", default_value_t = 110, value_name = "SECONDS")]
+    pub shutdown_grace_seconds: u64,
+    #[command(flatten)]
+    pub render: RenderSettings,
+    #[command(flatten)]
+    pub lifecycle: LifecycleSettings,
+    #[command(flatten)]
+    pub observe: ObserveSettings,
+}
+
+/// How an EC2 instance learns that it is going to be terminated.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "EC2")]
+pub struct LifecycleSettings {
+    /// Watch the instance metadata for termination by the Auto Scaling group and for Spot interruption.
+    #[arg(long, env = "EC2_LIFECYCLE", default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub ec2_lifecycle: bool,
+    /// Group whose termination hook is completed after the drain.
+    #[arg(long, env = "AUTOSCALING_GROUP_NAME", value_name = "NAME")]
+    pub autoscaling_group_name: Option<String>,
+    /// The group's termination hook.
+    #[arg(long, env = "LIFECYCLE_HOOK_NAME", value_name = "NAME")]
+    pub lifecycle_hook_name: Option<String>,
+}
+
+/// SQS ends the hold on a delivery 12 hours after the receive, whatever is asked for.
+const MAX_LEASE_SECONDS: u64 = 43_200;
+/// Below this, a heartbeat that needs its retries would come too late.
+const MIN_LEASE_SECONDS: u64 = 20;
+/// Time for checkpoint, rendering and publishing after the slowest model call.
+const AFTER_MODEL_SECONDS: u64 = 60;
+
+impl Settings {
+    /// Refuses settings that cannot hold together.
+    ///
+    /// # Errors
+    /// Names both settings.
+    pub fn validate(&self) -> Result<(), Contradiction> {
+        let check = Contradiction::unless;
+        check(self.worker_slots > 0, "WORKER_SLOTS", "SQS_QUEUE_URL", || "without a slot nothing is received".into())?;
+        check(self.max_receive_count > 0, "MAX_RECEIVE_COUNT", "SQS_QUEUE_URL", || "a queue delivers at least once".into())?;
+        check(
+            (MIN_LEASE_SECONDS..=MAX_LEASE_SECONDS).contains(&self.lease_seconds),
+            "LEASE_SECONDS",
+            "SQS_QUEUE_URL",
+            || format!("a lease that can be extended in time is {MIN_LEASE_SECONDS} to {MAX_LEASE_SECONDS} s long"),
+        )?;
+        check(self.receive_wait_seconds <= 20, "RECEIVE_WAIT_SECONDS", "SQS_QUEUE_URL", || {
+            "SQS polls for at most 20 s".into()
+        })?;
+        check(
+            self.receive_wait_seconds * 3 <= self.shutdown_grace_seconds,
+            "RECEIVE_WAIT_SECONDS",
+            "SHUTDOWN_GRACE_SECONDS",
+            || "the long poll is awaited at shutdown, so it must be at most a third of the grace".into(),
+        )?;
+        check(
+            self.model_timeout_seconds < self.shutdown_grace_seconds,
+            "MODEL_TIMEOUT_SECONDS",
+            "SHUTDOWN_GRACE_SECONDS",
+            || "a model call under way at shutdown is paid for and must be able to end".into(),
+        )?;
+        check(
+            self.model_timeout_seconds + AFTER_MODEL_SECONDS < self.attempt_timeout_seconds,
+            "MODEL_TIMEOUT_SECONDS",
+            "ATTEMPT_TIMEOUT_SECONDS",
+            || format!("an attempt must outlast the slowest model call by more than {AFTER_MODEL_SECONDS} s"),
+        )?;
+        check(self.threads() <= usize::from(self.worker_slots), "CPU_THREADS", "WORKER_SLOTS", || {
+            "threads beyond the number of slots would never have work".into()
+        })?;
+        let named = self.lifecycle.autoscaling_group_name.is_some() && self.lifecycle.lifecycle_hook_name.is_some();
+        let none = self.lifecycle.autoscaling_group_name.is_none() && self.lifecycle.lifecycle_hook_name.is_none();
+        check(named || none, "AUTOSCALING_GROUP_NAME", "LIFECYCLE_HOOK_NAME", || "give both or neither".into())?;
+        check(self.lifecycle.ec2_lifecycle || none, "LIFECYCLE_HOOK_NAME", "EC2_LIFECYCLE", || {
+            "a hook is only noticed when the instance metadata is watched: set EC2_LIFECYCLE=true".into()
+        })
+    }
+
+    /// Returns the number of CPU threads, 1 or more and, when chosen here, no more than there are slots.
+    pub fn threads(&self) -> usize {
+        match usize::from(self.cpu_threads) {
+            0 => std::thread::available_parallelism()
+                .map_or(1, std::num::NonZero::get)
+                .min(usize::from(self.worker_slots)),
+            threads => threads,
+        }
+    }
+
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds)
+    }
+
+    pub fn model_timeout(&self) -> Duration {
+        Duration::from_secs(self.model_timeout_seconds)
+    }
+
+    pub fn attempt_timeout(&self) -> Duration {
+        Duration::from_secs(self.attempt_timeout_seconds)
+    }
+
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(self.shutdown_grace_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(extra: &[&str]) -> Settings {
+        let required = ["image-worker", "--sqs-queue-url", "http://q", "--s3-bucket-name", "b"];
+        Settings::try_parse_from(required.iter().chain(extra)).unwrap()
+    }
+
+    #[test]
+    fn the_defaults_hold_together() {
+        assert_eq!(settings(&[]).validate(), Ok(()));
+    }
+
+    #[test]
+    fn contradictions_name_both_settings() {
+        for (extra, first, second) in [
+            (&["--worker-slots", "0"][..], "WORKER_SLOTS", "SQS_QUEUE_URL"),
+            (&["--max-receive-count", "0"], "MAX_RECEIVE_COUNT", "SQS_QUEUE_URL"),
+            (&["--lease-seconds", "19"], "LEASE_SECONDS", "SQS_QUEUE_URL"),
+            (&["--receive-wait-seconds", "21"], "RECEIVE_WAIT_SECONDS", "SQS_QUEUE_URL"),
+            (&["--shutdown-grace-seconds", "29"], "RECEIVE_WAIT_SECONDS", "SHUTDOWN_GRACE_SECONDS"),
+            (&["--model-timeout-seconds", "110"], "MODEL_TIMEOUT_SECONDS", "SHUTDOWN_GRACE_SECONDS"),
+            (&["--attempt-timeout-seconds", "155"], "MODEL_TIMEOUT_SECONDS", "ATTEMPT_TIMEOUT_SECONDS"),
+            (&["--cpu-threads", "17"], "CPU_THREADS", "WORKER_SLOTS"),
+            (&["--lifecycle-hook-name", "h"], "AUTOSCALING_GROUP_NAME", "LIFECYCLE_HOOK_NAME"),
+            (&["--lifecycle-hook-name", "h", "--autoscaling-group-name", "g"], "LIFECYCLE_HOOK_NAME", "EC2_LIFECYCLE"),
+        ] {
+            let error = settings(extra).validate().unwrap_err();
+            assert_eq!((error.first, error.second), (first, second), "{extra:?}");
+        }
+    }
+
+    #[test]
+    fn help_is_the_reference() {
+        use clap::CommandFactory;
+        // Without the width of the terminal the test runs in.
+        let help = Settings::command().term_width(100).render_long_help().to_string();
+        insta::assert_snapshot!(help);
+    }
+}

@@ -1,0 +1,172 @@
+//! `SourceMaker`: asks the model for a picture, once, and checkpoints it before anything can fail.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use job::{Job, JobId, SourceInfo};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::circuit::Circuit;
+use crate::claim::Held;
+use crate::error::{Class, JobError, Kind};
+use crate::generate::{GenerateRequest, Generator};
+use crate::limiter::Limiter;
+use crate::metrics::{self, Step};
+use crate::pipeline::{Clock, Stop};
+use crate::store::{ObjectStore, Source};
+
+/// A claim must outlast the model call by this much, so that the checkpoint fits in.
+const CLAIM_MARGIN: Duration = Duration::from_secs(60);
+/// Wait between two tries to checkpoint a paid picture.
+const CHECKPOINT_RETRY: Duration = Duration::from_secs(2);
+/// A paid picture is worth waiting for a store that is down, but not for ever.
+const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(1800);
+
+/// A source that has been paid for and checkpointed.
+#[derive(Debug)]
+pub struct Paid {
+    pub info: SourceInfo,
+    /// Absent when it is not its turn to be rendered: read it back then.
+    pub bytes: Option<Bytes>,
+    /// How long the model took, if it was asked now.
+    pub generate_seconds: Option<f64>,
+}
+
+/// Makes sources. Shared by all deliveries.
+#[derive(Clone)]
+pub struct SourceMaker {
+    pub store: Arc<dyn ObjectStore>,
+    pub generator: Arc<dyn Generator>,
+    pub limiter: Arc<Limiter>,
+    pub circuit: Circuit,
+    /// Where the paid calls run: tracked, so that a stop waits for them, and not dropped with the delivery.
+    pub tasks: TaskTracker,
+    pub gate: Arc<Semaphore>,
+    pub model_timeout: Duration,
+    pub clock: Clock,
+}
+
+impl SourceMaker {
+    /// Waits for the limiter, pays for one picture and checkpoints it. Throttled calls were not paid for and wait here,
+    /// under the lease, instead of burning a receive count.
+    ///
+    /// # Errors
+    /// When the job expired, was canceled, or this process stops while it waits; when the model does not deliver.
+    pub async fn make(
+        &self,
+        job: &Job,
+        held: &mut Held,
+        generation: u32,
+        stopping: &CancellationToken,
+    ) -> Result<Paid, Stop> {
+        let max_seed = self.generator.max_seed();
+        let request = GenerateRequest {
+            prompt: job.spec.prompt().to_owned(),
+            negative_prompt: job.spec.negative_prompt().map(str::to_owned),
+            // The same seed would give the same undecodable picture.
+            seed: reseed(job.model_seed(max_seed), generation, max_seed),
+        };
+        loop {
+            tokio::select! {
+                biased;
+                () = self.limiter.acquire() => {}
+                () = stopping.cancelled() => return Err(Stop::GivenBack),
+            }
+            let now = (self.clock)();
+            if job.is_expired(now) {
+                return Err(Stop::Expired);
+            }
+            if !held.lasts(self.model_timeout + CLAIM_MARGIN, now) {
+                held.advance(self.store.as_ref(), now, |_| {}).await?;
+            }
+            // A task of its own: the call is paid for even if the lease is lost or the attempt is over, so it ends in a
+            // checkpoint that the next attempt finds.
+            let call = self.clone().pay(job.id, request.clone(), generation).in_current_span();
+            let paid = self.tasks.spawn(call).await.unwrap_or_else(|panic| {
+                Err(JobError::new(Kind::ModelAnswerMalformed, format!("reading the answer panicked: {panic}")))
+            });
+            match paid {
+                Err(error) if error.kind == Kind::ModelThrottled => self.limiter.throttled(error.retry_after),
+                Err(error) => return Err(error.into()),
+                Ok(paid) => return Ok(paid),
+            }
+        }
+    }
+
+    async fn pay(self, id: JobId, request: GenerateRequest, generation: u32) -> Result<Paid, JobError> {
+        let started = Instant::now();
+        let answer = self.generator.generate(&request).await;
+        metrics::step_took(Step::Generate, started.elapsed());
+        metrics::model_called(match &answer {
+            Ok(_) => "picture",
+            Err(error) if error.kind == Kind::ModelThrottled => "throttled",
+            Err(error) if error.kind == Kind::ContentFiltered => "refused",
+            Err(_) => "failed",
+        });
+        let image = answer?;
+        self.limiter.succeeded();
+        let generate_seconds = started.elapsed().as_secs_f64();
+        let info = SourceInfo {
+            model: self.generator.model_id().to_owned(),
+            seed: image.seed,
+            bytes: image.bytes.len() as u64,
+            generation,
+        };
+        let source = Source { bytes: image.bytes, info };
+        self.checkpoint(&id, &source).await?;
+        let its_turn = self.gate.available_permits() > 0;
+        Ok(Paid {
+            info: source.info,
+            bytes: its_turn.then_some(source.bytes),
+            generate_seconds: Some(generate_seconds),
+        })
+    }
+
+    /// Writes the checkpoint, and does not give a paid picture up because the store is down for a while.
+    async fn checkpoint(&self, id: &JobId, source: &Source) -> Result<(), JobError> {
+        let started = Instant::now();
+        let mut tripped = false;
+        loop {
+            match self.store.write_source(id, source).await {
+                Ok(()) => break,
+                Err(error) if started.elapsed() >= CHECKPOINT_PATIENCE => return Err(error),
+                Err(error) => {
+                    metrics::error(error.kind);
+                    tracing::warn!(%error, "paid picture could not be checkpointed, trying again");
+                    if error.class() == Class::Misconfigured {
+                        tripped = true;
+                        self.circuit.trip(&error);
+                    }
+                }
+            }
+            tokio::time::sleep(CHECKPOINT_RETRY).await;
+        }
+        if tripped {
+            self.circuit.recovered();
+        }
+        metrics::step_took(Step::Checkpoint, started.elapsed());
+        Ok(())
+    }
+}
+
+fn reseed(seed: u32, generation: u32, max_seed: u32) -> u32 {
+    let next = u64::from(seed) + u64::from(generation.saturating_sub(1));
+    u32::try_from(next).ok().filter(|&seed| seed <= max_seed).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_generation_has_another_seed_in_range() {
+        assert_eq!(reseed(7, 1, 100), 7);
+        assert_eq!(reseed(7, 2, 100), 8);
+        assert_eq!(reseed(100, 2, 100), 1);
+        assert_eq!(reseed(u32::MAX, 2, u32::MAX), 1);
+    }
+}

@@ -1,0 +1,200 @@
+//! The port to the object store, and its S3 adapter.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
+use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
+use job::{JobId, ObjectKind, Record, SourceInfo, TraceContext, image_key, record_key, source_key};
+use thiserror::Error;
+
+use crate::error::{JobError, Kind};
+
+/// Version of a stored record, for the next conditional write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ETag(pub String);
+
+/// A checkpointed source: the bytes and what we knew about them when we paid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    pub bytes: Bytes,
+    pub info: SourceInfo,
+}
+
+/// The store did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StoreError {
+    /// Somebody else has written the record since we read it.
+    #[error("the record was written by somebody else")]
+    Conflict,
+    /// Everything else, classified.
+    #[error(transparent)]
+    Failed(#[from] JobError),
+}
+
+/// Records with conditional writes, sources and images without.
+#[async_trait]
+pub trait ObjectStore: Send + Sync + 'static {
+    async fn read_record(&self, id: &JobId) -> Result<Option<(Record, ETag)>, JobError>;
+
+    /// Writes the record if there is none.
+    async fn create_record(&self, record: &Record) -> Result<ETag, StoreError>;
+
+    /// Writes the record if it is still the version `expected`.
+    async fn replace_record(&self, record: &Record, expected: &ETag) -> Result<ETag, StoreError>;
+
+    async fn read_source(&self, id: &JobId) -> Result<Option<Source>, JobError>;
+
+    async fn write_source(&self, id: &JobId, source: &Source) -> Result<(), JobError>;
+
+    /// Writes the picture that the CDN serves, tagged for the standard retention.
+    async fn write_image(&self, id: &JobId, webp: Bytes, trace: &TraceContext) -> Result<(), JobError>;
+}
+
+/// The store on S3.
+#[derive(Debug, Clone)]
+pub struct S3Store {
+    client: Client,
+    bucket: String,
+}
+
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(45);
+const MAX_ATTEMPTS: u32 = 3;
+
+const META_MODEL: &str = "model";
+const META_SEED: &str = "seed";
+const META_GENERATION: &str = "generation";
+
+impl S3Store {
+    pub fn new(config: &aws_config::SdkConfig, bucket: String) -> Self {
+        let settings = aws_sdk_s3::config::Builder::from(config)
+            .timeout_config(service::aws::timeouts(ATTEMPT_TIMEOUT, OPERATION_TIMEOUT))
+            .retry_config(service::aws::retries(MAX_ATTEMPTS))
+            .force_path_style(service::aws::s3_needs_path_style(config))
+            .build();
+        Self { client: Client::from_conf(settings), bucket }
+    }
+
+    fn put(&self, key: String, kind: ObjectKind, body: Bytes) -> PutObjectFluentBuilder {
+        self.client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .content_type(kind.content_type())
+            .cache_control(kind.cache_control())
+            .body(ByteStream::from(body))
+    }
+
+    fn put_record(&self, record: &Record) -> PutObjectFluentBuilder {
+        let body = serde_json::to_vec(record).expect("a record always serialises");
+        self.put(record_key(&record.id), ObjectKind::Record, body.into())
+    }
+
+    /// Returns the object's bytes and metadata, or `None` where there is none.
+    async fn get(
+        &self,
+        key: String,
+    ) -> Result<Option<(Bytes, aws_sdk_s3::operation::get_object::GetObjectOutput)>, JobError> {
+        match self.client.get_object().bucket(&self.bucket).key(key).send().await {
+            Ok(mut object) => {
+                let body = std::mem::replace(&mut object.body, ByteStream::from_static(b""));
+                let body = body.collect().await.map_err(|error| {
+                    JobError::new(Kind::StoreUnavailable, format!("object body broke off: {error}"))
+                })?;
+                Ok(Some((body.into_bytes(), object)))
+            }
+            Err(error) if error.code() == Some("NoSuchKey") => Ok(None),
+            Err(error) => Err(classify(&error)),
+        }
+    }
+}
+
+#[async_trait]
+impl ObjectStore for S3Store {
+    async fn read_record(&self, id: &JobId) -> Result<Option<(Record, ETag)>, JobError> {
+        let Some((body, object)) = self.get(record_key(id)).await? else { return Ok(None) };
+        let record = serde_json::from_slice(&body)
+            .map_err(|error| JobError::new(Kind::StoreUnavailable, format!("record cannot be read: {error}")))?;
+        Ok(Some((record, ETag(object.e_tag.unwrap_or_default()))))
+    }
+
+    async fn create_record(&self, record: &Record) -> Result<ETag, StoreError> {
+        let written = self.put_record(record).if_none_match("*").send().await.map_err(conditional)?;
+        Ok(ETag(written.e_tag.unwrap_or_default()))
+    }
+
+    async fn replace_record(&self, record: &Record, expected: &ETag) -> Result<ETag, StoreError> {
+        let written = self.put_record(record).if_match(&expected.0).send().await.map_err(conditional)?;
+        Ok(ETag(written.e_tag.unwrap_or_default()))
+    }
+
+    async fn read_source(&self, id: &JobId) -> Result<Option<Source>, JobError> {
+        let Some((bytes, object)) = self.get(source_key(id)).await? else { return Ok(None) };
+        let metadata = object.metadata.unwrap_or_default();
+        let number = |name: &str| metadata.get(name).and_then(|value| value.parse().ok());
+        let info = SourceInfo {
+            model: metadata.get(META_MODEL).cloned().unwrap_or_default(),
+            seed: number(META_SEED).unwrap_or_default(),
+            bytes: bytes.len() as u64,
+            generation: number(META_GENERATION).unwrap_or(1),
+        };
+        Ok(Some(Source { bytes, info }))
+    }
+
+    async fn write_source(&self, id: &JobId, source: &Source) -> Result<(), JobError> {
+        self.put(source_key(id), ObjectKind::Source, source.bytes.clone())
+            .metadata(META_MODEL, &source.info.model)
+            .metadata(META_SEED, source.info.seed.to_string())
+            .metadata(META_GENERATION, source.info.generation.to_string())
+            .send()
+            .await
+            .map_err(|error| classify(&error))?;
+        Ok(())
+    }
+
+    async fn write_image(&self, id: &JobId, webp: Bytes, trace: &TraceContext) -> Result<(), JobError> {
+        self.put(image_key(id), ObjectKind::Image, webp)
+            .tagging(job::STANDARD_RETENTION_TAG)
+            .metadata("job-id", id.to_string())
+            .metadata("correlation-id", trace.correlation_id.as_str())
+            .send()
+            .await
+            .map_err(|error| classify(&error))?;
+        Ok(())
+    }
+}
+
+/// 412: another version is there. 409: another conditional write is under way. 404: the record to replace is gone.
+/// None of them is a modelled variant of the SDK.
+fn conditional<E>(error: SdkError<E>) -> StoreError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match error.code() {
+        Some("PreconditionFailed" | "ConditionalRequestConflict" | "NoSuchKey") => StoreError::Conflict,
+        _ => StoreError::Failed(classify(&error)),
+    }
+}
+
+fn classify<E>(error: &SdkError<E>) -> JobError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let detail = aws_sdk_s3::error::DisplayErrorContext(error).to_string();
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    let kind = match error.code() {
+        Some("NoSuchBucket") => Kind::BucketNotFound,
+        Some("ExpiredToken" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken") => {
+            Kind::CredentialsUnavailable
+        }
+        Some("AccessDenied" | "AllAccessDisabled" | "AccountProblem") => Kind::AccessDenied,
+        _ if status == Some(403) => Kind::AccessDenied,
+        _ if matches!(error, SdkError::DispatchFailure(failure) if failure.is_other()) => Kind::CredentialsUnavailable,
+        _ => Kind::StoreUnavailable,
+    };
+    JobError::new(kind, detail)
+}
