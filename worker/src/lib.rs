@@ -3,3 +3,5 @@
 
 pub mod error;
 pub mod generate;
+pub mod cpu;
+pub mod render;
