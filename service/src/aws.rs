@@ -45,7 +45,9 @@ pub fn retries(max_attempts: u32) -> RetryConfig {
         .with_max_backoff(Duration::from_secs(5))
 }
 
-/// Returns whether S3 is reached through an endpoint of its own instead of AWS's. Such a host (an emulator, an
+/// Returns whether S3 is reached through an endpoint of its own instead of AWS's.
+///
+/// Such a host (an emulator, an
 /// S3-compatible store) rarely resolves `bucket.host`, so the client must then use path-style addresses; the SDK does
 /// that by itself for IP addresses only, and has no variable for it.
 pub fn s3_needs_path_style(config: &SdkConfig) -> bool {

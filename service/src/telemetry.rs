@@ -53,7 +53,9 @@ pub fn init_logs(settings: &ObserveSettings) -> Result<(), TelemetryError> {
     Ok(())
 }
 
-/// Installs the process-wide recorder. Every histogram named in `buckets` (upper bounds in the metric's own unit)
+/// Installs the process-wide recorder.
+///
+/// Every histogram named in `buckets` (upper bounds in the metric's own unit)
 /// becomes a real histogram: the exporter's default, a summary, cannot be added up over a fleet.
 ///
 /// # Errors

@@ -116,12 +116,13 @@ impl Circuit {
             let changed = self.shared.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let probe_at = match *self.state() {
-                State::Open { probe_at, probing: false, .. } => probe_at,
-                _ => {
-                    changed.await;
-                    continue;
-                }
+            let due = match *self.state() {
+                State::Open { probe_at, probing: false, .. } => Some(probe_at),
+                State::Open { .. } | State::Closed => None,
+            };
+            let Some(probe_at) = due else {
+                changed.await;
+                continue;
             };
             if probe_at <= Instant::now() {
                 return;

@@ -83,7 +83,14 @@ pub async fn claim(
             Some(etag) => store.replace_record(&record, etag).await,
         };
         match written {
-            Ok(etag) => return Ok(Claimed::Held(Box::new(Held { record, etag, claimant: claimant.clone(), is_new: existing.is_none() }))),
+            Ok(etag) => {
+                return Ok(Claimed::Held(Box::new(Held {
+                    record,
+                    etag,
+                    claimant: claimant.clone(),
+                    is_new: existing.is_none(),
+                })));
+            }
             // Read again: it may even be our own write, whose answer was lost.
             Err(StoreError::Conflict) => {}
             Err(StoreError::Failed(error)) => return Err(error),

@@ -95,8 +95,12 @@ mod tests {
                     assert_eq!(early, Disposition::RetryAfter(BASE_BACKOFF), "{kind:?}");
                     assert_eq!(last, Disposition::LeaveToDeadLetter, "{kind:?}");
                 }
-                Class::Poison => assert_eq!((early, last), (Disposition::LeaveToDeadLetter, Disposition::LeaveToDeadLetter)),
-                Class::Permanent => assert!(matches!(last, Disposition::RetryAfter(_)), "{kind:?} is never dead-lettered"),
+                Class::Poison => {
+                    assert_eq!((early, last), (Disposition::LeaveToDeadLetter, Disposition::LeaveToDeadLetter))
+                }
+                Class::Permanent => {
+                    assert!(matches!(last, Disposition::RetryAfter(_)), "{kind:?} is never dead-lettered")
+                }
                 Class::Misconfigured => assert_eq!(last, Disposition::RetryAfter(Duration::ZERO), "{kind:?}"),
             }
         }

@@ -139,7 +139,10 @@ mod tests {
         }
     }
 
-    fn hold(hang: bool, answer: impl Fn(usize) -> Result<(), QueueError> + Send + Sync + 'static) -> (Arc<ScriptedQueue>, Lease) {
+    fn hold(
+        hang: bool,
+        answer: impl Fn(usize) -> Result<(), QueueError> + Send + Sync + 'static,
+    ) -> (Arc<ScriptedQueue>, Lease) {
         let queue = Arc::new(ScriptedQueue {
             calls: AtomicUsize::new(0),
             answer: Box::new(answer),
@@ -167,7 +170,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_few_failures_do_not_lose_it() {
-        let (_, lease) = hold(false, |call| if call % 4 == 3 { Ok(()) } else { Err(QueueError::Unavailable("503".into())) });
+        let (_, lease) =
+            hold(false, |call| if call % 4 == 3 { Ok(()) } else { Err(QueueError::Unavailable("503".into())) });
         tokio::select! {
             () = lease.lost() => panic!("lost"),
             () = tokio::time::sleep(LEASE * 10) => {}

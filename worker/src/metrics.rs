@@ -32,17 +32,42 @@ const RECEIVES: &str = "worker_receives_total";
 /// The catalogue, held to docs/metrics.md by a test.
 pub const CATALOGUE: [MetricInfo; 13] = [
     MetricInfo { name: JOBS, kind: "counter", labels: "outcome", help: "Deliveries by how their processing ended" },
-    MetricInfo { name: JOB_DURATION, kind: "histogram", labels: "outcome", help: "Seconds from receipt of a delivery to its end" },
+    MetricInfo {
+        name: JOB_DURATION,
+        kind: "histogram",
+        labels: "outcome",
+        help: "Seconds from receipt of a delivery to its end",
+    },
     MetricInfo { name: STEP_DURATION, kind: "histogram", labels: "step", help: "Seconds of one step of a job" },
-    MetricInfo { name: QUEUE_WAIT, kind: "histogram", labels: "", help: "Seconds from submission to the first receipt" },
+    MetricInfo {
+        name: QUEUE_WAIT,
+        kind: "histogram",
+        labels: "",
+        help: "Seconds from submission to the first receipt",
+    },
     MetricInfo { name: IN_FLIGHT, kind: "gauge", labels: "", help: "Deliveries held by this process" },
     MetricInfo { name: LEASE_EXTENSIONS, kind: "counter", labels: "result", help: "Lease extensions by result" },
     MetricInfo { name: CPU_TASKS, kind: "gauge", labels: "state", help: "Tasks of the CPU pool by state" },
     MetricInfo { name: PUBLISHED_BYTES, kind: "counter", labels: "", help: "Bytes of published pictures" },
-    MetricInfo { name: MODEL_CALLS, kind: "counter", labels: "result", help: "Calls to the model by result; 'picture' was paid for" },
-    MetricInfo { name: MODEL_RATE, kind: "gauge", labels: "", help: "Model calls a second that this process allows itself; 0 while unlimited" },
+    MetricInfo {
+        name: MODEL_CALLS,
+        kind: "counter",
+        labels: "result",
+        help: "Calls to the model by result; 'picture' was paid for",
+    },
+    MetricInfo {
+        name: MODEL_RATE,
+        kind: "gauge",
+        labels: "",
+        help: "Model calls a second that this process allows itself; 0 while unlimited",
+    },
     MetricInfo { name: ERRORS, kind: "counter", labels: "kind", help: "Errors by kind" },
-    MetricInfo { name: CIRCUIT_OPEN, kind: "gauge", labels: "", help: "1 while the environment is at fault and nothing is received" },
+    MetricInfo {
+        name: CIRCUIT_OPEN,
+        kind: "gauge",
+        labels: "",
+        help: "1 while the environment is at fault and nothing is received",
+    },
     MetricInfo { name: RECEIVES, kind: "counter", labels: "result", help: "Calls to receive by result" },
 ];
 
@@ -82,8 +107,7 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 6] =
-        [Self::Generate, Self::Checkpoint, Self::Decode, Self::Resize, Self::Encode, Self::Publish];
+    const ALL: [Self; 6] = [Self::Generate, Self::Checkpoint, Self::Decode, Self::Resize, Self::Encode, Self::Publish];
 
     fn as_str(self) -> &'static str {
         match self {

@@ -72,8 +72,9 @@ impl From<WriteError> for Stop {
     }
 }
 
-/// Makes the gate for a pool of `threads`: enough pictures that no thread waits, and no more, whatever the number of
-/// slots. A source whose turn has not come is dropped from memory and read back from its checkpoint.
+/// Makes the gate for a pool of `threads`.
+///
+/// It lets in enough pictures that no thread waits, and no more, whatever the number of slots. A source whose turn has not come is dropped from memory and read back from its checkpoint.
 pub fn render_gate(threads: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(threads * 2))
 }

@@ -173,10 +173,15 @@ where
         "ReceiptHandleIsInvalid" | "MessageNotInflight" => QueueError::NotOurs(detail),
         // What SQS answers when the receipt has expired or asks beyond the 12 hours of one hand-over.
         "InvalidParameterValue" | "InvalidParameterValueException" => QueueError::NotOurs(detail),
-        "NonExistentQueue" | "QueueDoesNotExist" | "AccessDenied" | "AccessDeniedException" | "InvalidClientTokenId"
-        | "UnrecognizedClientException" | "ExpiredToken" | "ExpiredTokenException" | "InvalidAddress" => {
-            QueueError::Misconfigured(detail)
-        }
+        "NonExistentQueue"
+        | "QueueDoesNotExist"
+        | "AccessDenied"
+        | "AccessDeniedException"
+        | "InvalidClientTokenId"
+        | "UnrecognizedClientException"
+        | "ExpiredToken"
+        | "ExpiredTokenException"
+        | "InvalidAddress" => QueueError::Misconfigured(detail),
         _ => QueueError::Unavailable(detail),
     }
 }

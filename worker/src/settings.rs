@@ -88,43 +88,48 @@ impl Settings {
     /// # Errors
     /// Names both settings.
     pub fn validate(&self) -> Result<(), Contradiction> {
-        let check = Contradiction::unless;
-        check(self.worker_slots > 0, "WORKER_SLOTS", "SQS_QUEUE_URL", || "without a slot nothing is received".into())?;
-        check(self.max_receive_count > 0, "MAX_RECEIVE_COUNT", "SQS_QUEUE_URL", || "a queue delivers at least once".into())?;
-        check(
+        Contradiction::unless(self.worker_slots > 0, "WORKER_SLOTS", "SQS_QUEUE_URL", || {
+            "without a slot nothing is received".into()
+        })?;
+        Contradiction::unless(self.max_receive_count > 0, "MAX_RECEIVE_COUNT", "SQS_QUEUE_URL", || {
+            "a queue delivers at least once".into()
+        })?;
+        Contradiction::unless(
             (MIN_LEASE_SECONDS..=MAX_LEASE_SECONDS).contains(&self.lease_seconds),
             "LEASE_SECONDS",
             "SQS_QUEUE_URL",
             || format!("a lease that can be extended in time is {MIN_LEASE_SECONDS} to {MAX_LEASE_SECONDS} s long"),
         )?;
-        check(self.receive_wait_seconds <= 20, "RECEIVE_WAIT_SECONDS", "SQS_QUEUE_URL", || {
+        Contradiction::unless(self.receive_wait_seconds <= 20, "RECEIVE_WAIT_SECONDS", "SQS_QUEUE_URL", || {
             "SQS polls for at most 20 s".into()
         })?;
-        check(
+        Contradiction::unless(
             self.receive_wait_seconds * 3 <= self.shutdown_grace_seconds,
             "RECEIVE_WAIT_SECONDS",
             "SHUTDOWN_GRACE_SECONDS",
             || "the long poll is awaited at shutdown, so it must be at most a third of the grace".into(),
         )?;
-        check(
+        Contradiction::unless(
             self.model_timeout_seconds < self.shutdown_grace_seconds,
             "MODEL_TIMEOUT_SECONDS",
             "SHUTDOWN_GRACE_SECONDS",
             || "a model call under way at shutdown is paid for and must be able to end".into(),
         )?;
-        check(
+        Contradiction::unless(
             self.model_timeout_seconds + AFTER_MODEL_SECONDS < self.attempt_timeout_seconds,
             "MODEL_TIMEOUT_SECONDS",
             "ATTEMPT_TIMEOUT_SECONDS",
             || format!("an attempt must outlast the slowest model call by more than {AFTER_MODEL_SECONDS} s"),
         )?;
-        check(self.threads() <= usize::from(self.worker_slots), "CPU_THREADS", "WORKER_SLOTS", || {
+        Contradiction::unless(self.threads() <= usize::from(self.worker_slots), "CPU_THREADS", "WORKER_SLOTS", || {
             "threads beyond the number of slots would never have work".into()
         })?;
         let named = self.lifecycle.autoscaling_group_name.is_some() && self.lifecycle.lifecycle_hook_name.is_some();
         let none = self.lifecycle.autoscaling_group_name.is_none() && self.lifecycle.lifecycle_hook_name.is_none();
-        check(named || none, "AUTOSCALING_GROUP_NAME", "LIFECYCLE_HOOK_NAME", || "give both or neither".into())?;
-        check(self.lifecycle.ec2_lifecycle || none, "LIFECYCLE_HOOK_NAME", "EC2_LIFECYCLE", || {
+        Contradiction::unless(named || none, "AUTOSCALING_GROUP_NAME", "LIFECYCLE_HOOK_NAME", || {
+            "give both or neither".into()
+        })?;
+        Contradiction::unless(self.lifecycle.ec2_lifecycle || none, "LIFECYCLE_HOOK_NAME", "EC2_LIFECYCLE", || {
             "a hook is only noticed when the instance metadata is watched: set EC2_LIFECYCLE=true".into()
         })
     }

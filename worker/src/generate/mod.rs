@@ -1,9 +1,16 @@
 //! The port to the text-to-image model.
 
+pub mod bedrock;
+mod classify;
+mod stability;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::JobError;
+
+pub use bedrock::{BedrockGenerator, client};
+pub use stability::{StabilityModel, UnknownModel};
 
 /// What to ask the model for.
 #[derive(Debug, Clone, PartialEq, Eq)]

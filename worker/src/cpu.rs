@@ -1,0 +1,270 @@
+//! `CpuPool`: where decoding, resizing and encoding run, so that the async side never waits for a core.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use metrics::Gauge;
+use thiserror::Error;
+use tokio::sync::oneshot;
+use tracing::Span;
+
+use crate::error::{JobError, Kind};
+
+/// Gauge of tasks handed to the pool, by `state`: `pending` or `running`.
+pub const CPU_TASKS: &str = "worker_cpu_tasks";
+
+/// A rayon pool of our own: the global one would be shared with whatever a dependency does in it.
+#[derive(Debug, Clone)]
+pub struct CpuPool {
+    threads: Arc<rayon::ThreadPool>,
+}
+
+/// A task that panicked instead of returning.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{task} panicked: {message}")]
+pub struct CpuPanicked {
+    /// Name of the task, as given to [`CpuPool::run`].
+    pub task: &'static str,
+    /// What the panic said.
+    pub message: String,
+}
+
+impl From<CpuPanicked> for JobError {
+    fn from(error: CpuPanicked) -> Self {
+        Self::new(Kind::CpuTaskPanicked, error.to_string())
+    }
+}
+
+impl CpuPool {
+    /// Starts a pool of `threads` threads named `cpu-0`, `cpu-1`, ...; 0 means one per core.
+    ///
+    /// # Panics
+    /// When the operating system refuses the threads: a worker without them can do nothing.
+    pub fn new(threads: usize) -> Self {
+        let threads = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("cpu-{index}"))
+            // Reached only by a panic while a result nobody waits for is dropped; without a handler rayon aborts.
+            .panic_handler(|panic| {
+                tracing::error!(panic.message = message_of(panic.as_ref()), "cpu task panicked late")
+            })
+            .build()
+            .expect("the operating system grants the threads of the cpu pool");
+        Self { threads: Arc::new(threads) }
+    }
+
+    /// Returns how many tasks run at once.
+    pub fn threads(&self) -> usize {
+        self.threads.current_num_threads()
+    }
+
+    /// Runs `task` on the pool, inside the caller's span. When the returned future is dropped before the task has
+    /// started, the task never runs; once started, it runs to its end.
+    ///
+    /// # Errors
+    /// When the task panics. The thread survives.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        task: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, CpuPanicked> {
+        let (answer, answered) = oneshot::channel();
+        let span = Span::current();
+        let pending = Counted::new(gauge("pending"));
+        // Taken here and not on the pool's thread: a recorder may be local to the caller's thread.
+        let running = gauge("running");
+        self.threads.spawn(move || {
+            drop(pending);
+            if answer.is_closed() {
+                return;
+            }
+            let result = {
+                let _running = Counted::new(running);
+                let _entered = span.entered();
+                // The closure is consumed either way, so nothing half-changed is seen afterwards.
+                catch_unwind(AssertUnwindSafe(task))
+            };
+            let result = result.map_err(|panic| CpuPanicked { task: name, message: message_of(panic.as_ref()) });
+            // The caller may have left while the task ran; then nobody wants the result.
+            drop(answer.send(result));
+        });
+        // The sender is dropped unused only after we left, or when the task's own captures panic in their drop.
+        answered
+            .await
+            .unwrap_or_else(|_| Err(CpuPanicked { task: name, message: "the task ended without a result".to_owned() }))
+    }
+}
+
+fn gauge(state: &'static str) -> Gauge {
+    metrics::gauge!(CPU_TASKS, "state" => state)
+}
+
+/// Counts itself in a gauge while it lives, so that panics and cancellation are counted too.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::sync::{Barrier, Mutex, mpsc};
+
+    use futures::future::join_all;
+    use metrics::{Counter, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::layer::{Context, SubscriberExt};
+    use tracing_subscriber::registry::LookupSpan;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_result_comes_back_from_a_named_thread() {
+        let pool = CpuPool::new(1);
+        let name = pool.run("name", || std::thread::current().name().map(str::to_owned)).await.unwrap();
+        assert_eq!(name.as_deref(), Some("cpu-0"));
+    }
+
+    #[tokio::test]
+    async fn panics_become_errors_and_the_pool_keeps_its_size() {
+        let pool = CpuPool::new(2);
+        for round in 0..8 {
+            let error = pool.run("decode", move || assert!(round > 8, "round {round}")).await.unwrap_err();
+            assert_eq!(error, CpuPanicked { task: "decode", message: format!("round {round}") });
+        }
+        // Two tasks that wait for each other end only if two threads are left.
+        let meeting = Arc::new(Barrier::new(2));
+        let meet = || {
+            let meeting = Arc::clone(&meeting);
+            pool.run("meet", move || meeting.wait().is_leader())
+        };
+        let leaders = join_all([meet(), meet()]).await;
+        assert_eq!(leaders.iter().filter(|leader| **leader == Ok(true)).count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_transient_for_the_job() {
+        let error = CpuPool::new(1).run("encode", || panic!("odd")).await.unwrap_err();
+        assert_eq!(JobError::from(error), JobError::new(Kind::CpuTaskPanicked, "encode panicked: odd"));
+    }
+
+    #[tokio::test]
+    async fn work_whose_caller_left_is_skipped() {
+        let pool = CpuPool::new(1);
+        let (release, held) = mpsc::channel::<()>();
+        let mut first = Box::pin(pool.run("first", move || held.recv()));
+        assert!(futures::poll!(&mut first).is_pending());
+
+        let ran = Arc::new(AtomicBool::new(false));
+        let mut second = Box::pin(pool.run("second", {
+            let ran = Arc::clone(&ran);
+            move || ran.store(true, Ordering::SeqCst)
+        }));
+        assert!(futures::poll!(&mut second).is_pending());
+        drop(second);
+
+        release.send(()).unwrap();
+        first.await.unwrap().unwrap();
+        // The pool has one thread and takes tasks in order, or, if it does not, has taken both when a third and fourth
+        // that were queued later have run.
+        pool.run("third", || ()).await.unwrap();
+        assert!(!ran.load(Ordering::SeqCst));
+    }
+
+    #[tokio::test]
+    async fn the_async_side_goes_on_while_the_pool_is_full() {
+        let pool = CpuPool::new(1);
+        let (release, held) = mpsc::channel();
+        // One runtime thread: if it waited for the pool, nobody would be left to release the task.
+        let (received, ()) = tokio::join!(pool.run("wait", move || held.recv()), async {
+            tokio::task::yield_now().await;
+            release.send(7).unwrap();
+        });
+        assert_eq!(received.unwrap(), Ok(7));
+    }
+
+    #[tokio::test]
+    async fn the_span_of_the_caller_is_entered_on_the_pool() {
+        let entered = Entered::default();
+        let subscriber = tracing_subscriber::registry().with(entered.clone());
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let pool = CpuPool::new(1);
+        let span = tracing::error_span!("job");
+        tracing::Instrument::instrument(pool.run("inside", || ()), span).await.unwrap();
+        assert!(entered.0.lock().unwrap().contains(&("job", "cpu-0".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn gauges_return_to_zero_after_success_and_panic() {
+        let recorder = Gauges::default();
+        let _guard = metrics::set_default_local_recorder(&recorder);
+        let pool = CpuPool::new(1);
+        let (running, pending) = (Arc::clone(&recorder.running), Arc::clone(&recorder.pending));
+        let seen = pool.run("look", move || (value(&running), value(&pending))).await.unwrap();
+        assert_eq!(seen, (1.0, 0.0));
+        pool.run("fall", || panic!("down")).await.unwrap_err();
+        assert_eq!((value(&recorder.running), value(&recorder.pending)), (0.0, 0.0));
+    }
+
+    fn value(gauge: &AtomicU64) -> f64 {
+        f64::from_bits(gauge.load(Ordering::SeqCst))
+    }
+
+    /// Notes which span was entered on which thread.
+    #[derive(Clone, Default)]
+    struct Entered(Arc<Mutex<Vec<(&'static str, String)>>>);
+
+    impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Entered {
+        fn on_enter(&self, id: &tracing::span::Id, context: Context<'_, S>) {
+            let name = context.span(id).unwrap().name();
+            let thread = std::thread::current().name().unwrap_or_default().to_owned();
+            self.0.lock().unwrap().push((name, thread));
+        }
+    }
+
+    /// Keeps the two gauges of this file.
+    #[derive(Default)]
+    struct Gauges {
+        running: Arc<AtomicU64>,
+        pending: Arc<AtomicU64>,
+    }
+
+    impl Recorder for Gauges {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::noop()
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            assert_eq!(key.name(), CPU_TASKS);
+            match key.labels().next().unwrap().value() {
+                "running" => Gauge::from_arc(Arc::clone(&self.running)),
+                "pending" => Gauge::from_arc(Arc::clone(&self.pending)),
+                other => panic!("no gauge of state {other}"),
+            }
+        }
+    }
+}

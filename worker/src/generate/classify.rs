@@ -1,0 +1,172 @@
+//! `InvokeModel` errors to `JobError`: by error code first, by status where there is none.
+
+use std::error::Error;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_bedrockruntime::config::http::HttpResponse;
+use aws_sdk_bedrockruntime::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_bedrockruntime::operation::invoke_model::InvokeModelError;
+
+use super::GenerateRequest;
+use crate::error::{JobError, Kind};
+
+/// Longest detail in characters: it goes into logs and records.
+const MAX_DETAIL_CHARS: usize = 500;
+
+/// Server's hint of when to come back, in milliseconds. `Retry-After` is not used by AWS.
+const RETRY_AFTER: &str = "x-amz-retry-after";
+
+/// A longer hint is cut to this: a delivery cannot be held for hours, and an operator should see it fail before.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(900);
+
+/// Tells what went wrong with a call. Should the service quote the prompt in its message, the quote is taken out.
+pub(super) fn invoke_error(error: &SdkError<InvokeModelError, HttpResponse>, request: &GenerateRequest) -> JobError {
+    let response = error.raw_response();
+    let (kind, detail) = match error {
+        SdkError::ServiceError(answer) => {
+            let status = answer.raw().status().as_u16();
+            let (code, message) = (answer.err().code(), answer.err().message().unwrap_or_default());
+            (
+                kind_of_answer(code, status, message),
+                format!("{} (status {status}): {message}", code.unwrap_or("no code")),
+            )
+        }
+        SdkError::ResponseError(_) => (Kind::ModelAnswerMalformed, causes(error)),
+        SdkError::TimeoutError(_) => (Kind::ModelTimedOut, causes(error)),
+        _ => {
+            let detail = causes(error);
+            (kind_of_no_answer(error, &detail), detail)
+        }
+    };
+    let retry_after = response.and_then(retry_after);
+    JobError::new(kind, bounded(without_prompt(detail, request))).with_retry_after(retry_after)
+}
+
+fn kind_of_answer(code: Option<&str>, status: u16, message: &str) -> Kind {
+    // A retired model is told by its message alone: the same codes also mean a missing model, role or permission.
+    if matches!(code, Some("ResourceNotFoundException" | "ValidationException" | "AccessDeniedException"))
+        && (has(message, "reached the end of its life") || has(message, "marked by provider as legacy"))
+    {
+        return Kind::ModelRetired;
+    }
+    match code {
+        Some(
+            "ThrottlingException"
+            | "ThrottledException"
+            | "Throttling"
+            | "TooManyRequestsException"
+            | "SlowDown"
+            | "RequestThrottled"
+            | "RequestThrottledException"
+            | "RequestLimitExceeded"
+            | "LimitExceededException",
+        ) => Kind::ModelThrottled,
+        Some("ServiceQuotaExceededException") => Kind::ModelQuotaExceeded,
+        Some("InternalServerException" | "ServiceUnavailableException" | "ModelNotReadyException") => {
+            Kind::ModelUnavailable
+        }
+        Some("ModelTimeoutException" | "RequestTimeout" | "RequestTimeoutException") => Kind::ModelTimedOut,
+        Some("ModelErrorException") => Kind::ModelFailed,
+        Some("ResourceNotFoundException") => Kind::ModelNotFound,
+        Some("AccessDeniedException" | "AccessDenied" | "UnauthorizedException" | "OptInRequired") => {
+            Kind::AccessDenied
+        }
+        Some(
+            "ExpiredTokenException"
+            | "ExpiredToken"
+            | "UnrecognizedClientException"
+            | "InvalidSignatureException"
+            | "InvalidClientTokenId"
+            | "IncompleteSignature"
+            | "IncompleteSignatureException"
+            | "MissingAuthenticationToken"
+            | "MissingAuthenticationTokenException"
+            | "RequestExpired",
+        ) => Kind::CredentialsUnavailable,
+        Some("ValidationException") => kind_of_validation(message),
+        _ => kind_of_status(status),
+    }
+}
+
+/// Some validation errors are about us and not about the prompt; taking them for the job's fault would fail the whole
+/// backlog for good.
+fn kind_of_validation(message: &str) -> Kind {
+    if has(message, "blocked by our content filters") {
+        Kind::ContentFiltered
+    } else if has(message, "model identifier is invalid") || has(message, "on-demand throughput isn") {
+        Kind::ModelNotFound
+    } else if has(message, "operation not allowed") {
+        // The account is restricted or not yet verified.
+        Kind::AccessDenied
+    } else {
+        Kind::RequestRejected
+    }
+}
+
+/// Without a code we know, only the status is left: often it is a proxy's answer and not the service's.
+fn kind_of_status(status: u16) -> Kind {
+    match status {
+        400 => Kind::RequestRejected,
+        401 | 403 => Kind::AccessDenied,
+        408 => Kind::ModelTimedOut,
+        424 => Kind::ModelFailed,
+        429 => Kind::ModelThrottled,
+        _ => Kind::ModelUnavailable,
+    }
+}
+
+/// The request was not built, not sent, or not answered.
+fn kind_of_no_answer(error: &SdkError<InvokeModelError, HttpResponse>, detail: &str) -> Kind {
+    let no_credentials = chain(error).any(|cause| cause.is::<CredentialsError>())
+        // A chain that ends without any provider is told by the SDK's private error type.
+        || has(detail, "auth scheme");
+    if no_credentials {
+        return Kind::CredentialsUnavailable;
+    }
+    match error {
+        // The SDK calls both of its HTTP timeouts a dispatch failure; only in one the model may have been at work.
+        SdkError::DispatchFailure(failure) if failure.is_timeout() && !has(detail, "connect timeout") => {
+            Kind::ModelTimedOut
+        }
+        _ => Kind::ModelUnreachable,
+    }
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+fn causes(error: &SdkError<InvokeModelError, HttpResponse>) -> String {
+    // Display only: the debug form of an error carries headers and whole answers.
+    chain(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn has(text: &str, lowercase: &str) -> bool {
+    text.to_lowercase().contains(lowercase)
+}
+
+fn retry_after(response: &HttpResponse) -> Option<Duration> {
+    let milliseconds = response.headers().get(RETRY_AFTER)?.trim().parse().ok()?;
+    Some(Duration::from_millis(milliseconds).min(MAX_RETRY_AFTER))
+}
+
+fn without_prompt(detail: String, request: &GenerateRequest) -> String {
+    let texts = [Some(request.prompt.as_str()), request.negative_prompt.as_deref()];
+    texts
+        .into_iter()
+        .flatten()
+        .filter(|text| !text.is_empty())
+        .fold(detail, |detail, text| if detail.contains(text) { detail.replace(text, "[prompt]") } else { detail })
+}
+
+fn bounded(mut detail: String) -> String {
+    if let Some((end, _)) = detail.char_indices().nth(MAX_DETAIL_CHARS) {
+        detail.truncate(end);
+    }
+    detail
+}
+
+#[cfg(test)]
+#[path = "classify_tests.rs"]
+mod tests;

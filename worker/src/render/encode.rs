@@ -1,0 +1,24 @@
+//! `Pixels` to a lossy WebP.
+
+use bytes::Bytes;
+use webp::{Encoder, WebPConfig};
+
+use super::{Pixels, RenderError};
+
+/// Encodes with libwebp. Everything but `quality` (0 to 100) and `method` (0 to 6) is libwebp's default, which was best
+/// or tied in every measurement. No metadata is written.
+///
+/// # Errors
+/// [`RenderError::Encode`] with libwebp's own word.
+pub(super) fn webp(pixels: &Pixels, quality: f32, method: u8) -> Result<Bytes, RenderError> {
+    let mut config =
+        WebPConfig::new().map_err(|()| RenderError::Encode("libwebp has another ABI than its bindings".to_owned()))?;
+    config.lossless = 0;
+    config.quality = quality;
+    config.method = method.into();
+    let encoded = Encoder::from_rgb(&pixels.rgb, pixels.width, pixels.height)
+        .encode_advanced(&config)
+        .map_err(|code| RenderError::Encode(format!("libwebp says {code:?}")))?;
+    // libwebp's buffer must be freed by libwebp, so the bytes are copied out once.
+    Ok(Bytes::copy_from_slice(&encoded))
+}
