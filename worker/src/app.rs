@@ -31,6 +31,7 @@ pub struct Ports {
 /// A worker, ready to run.
 pub struct Worker {
     consumer: Consumer,
+    cpu: CpuPool,
 }
 
 impl Worker {
@@ -42,6 +43,7 @@ impl Worker {
         let circuit = Circuit::new(readiness.clone());
         let threads = settings.threads();
         let gate = render_gate(threads);
+        let cpu = CpuPool::new(threads);
         let sources = SourceMaker {
             store: Arc::clone(&ports.store),
             generator: ports.generator,
@@ -55,7 +57,7 @@ impl Worker {
         let pipeline = Pipeline {
             store: ports.store,
             sources,
-            cpu: CpuPool::new(threads),
+            cpu: cpu.clone(),
             render: settings.render.clone(),
             gate,
             attempt_timeout: settings.attempt_timeout(),
@@ -83,12 +85,17 @@ impl Worker {
             aborting,
             grace: settings.grace(),
         };
-        Self { consumer }
+        Self { consumer, cpu }
     }
 
     /// Receives and performs jobs until told to stop, then drains.
     pub async fn run(&self) -> Drained {
         self.consumer.run().await
+    }
+
+    /// Returns how many CPU tasks are waiting or running.
+    pub fn cpu_tasks(&self) -> usize {
+        self.cpu.unanswered()
     }
 
     /// Returns how many deliveries are in flight.

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use metrics::Gauge;
 use thiserror::Error;
@@ -18,6 +19,7 @@ pub const CPU_TASKS: &str = "worker_cpu_tasks";
 #[derive(Debug, Clone)]
 pub struct CpuPool {
     threads: Arc<rayon::ThreadPool>,
+    unanswered: Arc<AtomicUsize>,
 }
 
 /// A task that panicked instead of returning.
@@ -51,12 +53,17 @@ impl CpuPool {
             })
             .build()
             .expect("the operating system grants the threads of the cpu pool");
-        Self { threads: Arc::new(threads) }
+        Self { threads: Arc::new(threads), unanswered: Arc::default() }
     }
 
     /// Returns how many tasks run at once.
     pub fn threads(&self) -> usize {
         self.threads.current_num_threads()
+    }
+
+    /// Returns how many tasks have been handed in and not yet answered.
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::SeqCst)
     }
 
     /// Runs `task` on the pool, inside the caller's span. When the returned future is dropped before the task has
@@ -74,7 +81,9 @@ impl CpuPool {
         let pending = Counted::new(gauge("pending"));
         // Taken here and not on the pool's thread: a recorder may be local to the caller's thread.
         let running = gauge("running");
+        let unanswered = Unanswered::new(&self.unanswered);
         self.threads.spawn(move || {
+            let _until_answered = unanswered;
             drop(pending);
             if answer.is_closed() {
                 return;
@@ -113,6 +122,22 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.decrement(1.0);
+    }
+}
+
+/// Counts a task until its caller has the answer.
+struct Unanswered(Arc<AtomicUsize>);
+
+impl Unanswered {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -1,0 +1,14 @@
+//! The whole worker on in-memory fakes and a paused clock, and its adapters against real servers.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+
+mod support;
+
+mod published;
+mod redelivery;
+mod transient;
+mod permanent;
+mod poison;
+mod outage;
+mod lease_loss;
+mod shutdown;
+mod backpressure;

@@ -1,0 +1,57 @@
+//! The good end: a picture, a record that tells about it, one paid call, nothing left in the queue.
+
+use job::Status;
+use worker::consumer::Drained;
+
+use crate::support::World;
+
+#[tokio::test(start_paused = true)]
+async fn a_job_becomes_a_picture_and_a_record() {
+    let world = World::new();
+    let worker = world.start();
+    let job = world.submit("a red fox");
+    let record = world.status(&job, Status::Succeeded).await;
+    world.settled().await;
+
+    let image = record.image.unwrap();
+    let webp = world.store.image(&job.id).unwrap();
+    assert_eq!((image.width, image.height, image.bytes), (1024, 1024, webp.len() as u64));
+    assert_eq!(image.key, format!("images/{}.webp", job.id));
+    assert_eq!(image.content_type, "image/webp");
+    assert_eq!(image::guess_format(&webp).unwrap(), image::ImageFormat::WebP);
+    assert_eq!((record.attempts, record.claim, record.error), (1, None, None));
+    let source = record.source.unwrap();
+    assert_eq!((source.model.as_str(), source.generation), ("scripted", 1));
+    assert_eq!(source.seed, job.model_seed(u32::MAX));
+    assert!(record.timings.upload_seconds.is_some() && record.timings.render_seconds.is_some());
+    assert_eq!(world.model.paid("a red fox"), 1);
+    assert_eq!(worker.stop().await, Drained::Clean);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_sees_each_state_in_order_and_the_image_before_its_url() {
+    let world = World::new();
+    let worker = world.start();
+    let job = world.submit("a red fox");
+    world.status(&job, Status::Succeeded).await;
+    world.settled().await;
+    let states: Vec<_> = world.store.history().iter().map(|record| record.status).collect();
+    assert_eq!(states, [Status::Generating, Status::Processing, Status::Succeeded]);
+    assert!(world.store.history().iter().all(|record| record.image.is_some() == (record.status == Status::Succeeded)));
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_jobs_are_a_hundred_pictures_and_a_hundred_paid_calls() {
+    let world = World::new();
+    world.model.take(std::time::Duration::from_secs(5));
+    let jobs: Vec<_> = (0..100).map(|n| world.submit(&format!("picture {n}"))).collect();
+    let worker = world.start();
+    for job in &jobs {
+        world.status(job, Status::Succeeded).await;
+    }
+    world.settled().await;
+    assert_eq!((world.model.calls(), world.model.paid_in_all()), (100, 100));
+    assert!(world.queue.dead().is_empty());
+    worker.stop().await;
+}

@@ -1,0 +1,192 @@
+//! Duplicates, repeats, takeovers: a picture is paid for once, and a record has one writer.
+
+use std::time::Duration;
+
+use job::{Claim, Failure, FailureCode, Record, SourceInfo, Status};
+use uuid::Uuid;
+use worker::error::{JobError, Kind};
+use worker::store::Source;
+
+use crate::support::{Call, World, picture};
+
+#[tokio::test(start_paused = true)]
+async fn the_same_job_twice_in_the_queue_is_paid_once() {
+    let world = World::new();
+    world.model.take(Duration::from_secs(5));
+    let job = world.submit("a red fox");
+    world.queue.send(job.encode());
+    let worker = world.start();
+    world.status(&job, Status::Succeeded).await;
+    world.settled().await;
+    assert_eq!(world.model.paid("a red fox"), 1);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_that_is_redelivered_does_not_take_a_live_claim_over() {
+    let world = World::new();
+    world.model.take(Duration::from_secs(90));
+    let job = world.submit("a red fox");
+    let worker = world.start();
+    world.status(&job, Status::Generating).await;
+    // Each of its hand-overs has a higher count than the claim's, but it is another message.
+    let repeat = world.queue.send(job.encode());
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        world.queue.expire(&repeat);
+    }
+    world.status(&job, Status::Succeeded).await;
+    world.settled().await;
+    assert_eq!(world.model.paid("a red fox"), 1);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_comes_back_after_its_end_changes_nothing() {
+    let world = World::new();
+    let worker = world.start();
+    let job = world.submit("a red fox");
+    let record = world.status(&job, Status::Succeeded).await;
+    world.queue.send(job.encode());
+    world.settled().await;
+    assert_eq!(world.store.record(&job.id).unwrap(), record);
+    assert_eq!(world.model.paid("a red fox"), 1);
+    worker.stop().await;
+}
+
+/// What a worker that was killed after its paid call leaves behind: a claim and a checkpoint.
+fn killed_after_paying(world: &World, job: &job::Job, message_id: &str) {
+    let mut record = Record::begin(job, world.now());
+    record.attempts = 1;
+    record.claim = Some(Claim {
+        token: Uuid::new_v4(),
+        worker: "killed/1".into(),
+        message_id: message_id.into(),
+        receive_count: 0,
+        deadline_at: world.now() + jiff::SignedDuration::from_secs(240),
+    });
+    world.store.put_record(record);
+    let bytes = picture(7);
+    let info = SourceInfo { model: "scripted".into(), seed: 7, bytes: bytes.len() as u64, generation: 1 };
+    world.store.put_source(job.id, Source { bytes, info });
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_delivery_takes_over_from_a_killed_worker_and_does_not_pay_again() {
+    let world = World::new();
+    let job = world.job("a red fox");
+    let message = world.queue.send(job.encode());
+    killed_after_paying(&world, &job, &message);
+    let worker = world.start();
+    let started = world.now();
+    let record = world.status(&job, Status::Succeeded).await;
+    assert!(world.now().duration_since(started).as_secs() < 60, "it did not wait for the dead worker's deadline");
+    assert_eq!((record.attempts, record.source.unwrap().seed), (2, 7));
+    assert_eq!(world.model.calls(), 0);
+    world.settled().await;
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orphaned_claim_of_another_message_is_taken_over_at_its_deadline() {
+    let world = World::new();
+    let job = world.job("a red fox");
+    killed_after_paying(&world, &job, "message of an earlier request");
+    world.queue.send(job.encode());
+    let worker = world.start();
+    let started = world.now();
+    world.status(&job, Status::Succeeded).await;
+    assert!(world.now().duration_since(started).as_secs() >= 240);
+    assert_eq!(world.model.calls(), 0);
+    world.settled().await;
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_own_write_whose_answer_was_lost_is_not_a_conflict() {
+    let world = World::new();
+    world.model.take(Duration::from_secs(10));
+    world.store.lose_next_answer();
+    let worker = world.start();
+    let job = world.submit("a red fox");
+    // The claim is written; the next write is the one after the model's answer.
+    world.status(&job, Status::Generating).await;
+    world.store.lose_next_answer();
+    let record = world.status(&job, Status::Succeeded).await;
+    assert_eq!(record.attempts, 1);
+    assert_eq!(world.model.paid("a red fox"), 1);
+    world.settled().await;
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_step_that_fails_does_not_pay_again() {
+    for call in [Call::WriteImage, Call::WriteSource] {
+        let world = World::new();
+        world.store.fail(call, 2, JobError::new(Kind::StoreUnavailable, "503 SlowDown"));
+        let worker = world.start();
+        let job = world.submit("a red fox");
+        world.status(&job, Status::Succeeded).await;
+        assert_eq!(world.model.paid("a red fox"), 1, "{call:?}");
+        world.settled().await;
+        worker.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancel_wins_over_a_worker_that_holds_the_claim() {
+    let world = World::new();
+    world.model.take(Duration::from_secs(10));
+    let worker = world.start();
+    let job = world.submit("a red fox");
+    let mut record = world.status(&job, Status::Generating).await;
+    record.finish(Status::Canceled, world.now());
+    world.store.put_record(record);
+    world.settled().await;
+    assert_eq!(world.store.record(&job.id).unwrap().status, Status::Canceled);
+    assert!(world.store.image(&job.id).is_none());
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_canceled_before_its_turn_is_not_paid_for() {
+    let world = World::new();
+    let job = world.submit("a red fox");
+    world.store.put_record(Record::canceled_before_start(job.id, job.tenant.clone(), world.now()));
+    let worker = world.start();
+    world.settled().await;
+    assert_eq!(world.model.calls(), 0);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redrive_turns_exhausted_into_succeeded_and_leaves_other_failures_alone() {
+    for (code, ends) in
+        [(FailureCode::AttemptsExhausted, Status::Succeeded), (FailureCode::RequestRejected, Status::Failed)]
+    {
+        let world = World::new();
+        let job = world.job("a red fox");
+        let mut record = Record::begin(&job, world.now());
+        record.finish(Status::Failed, world.now());
+        record.error = Some(Failure::new(code, "earlier"));
+        world.store.put_record(record);
+        world.queue.send(job.encode());
+        let worker = world.start();
+        world.settled().await;
+        assert_eq!(world.store.record(&job.id).unwrap().status, ends, "{code:?}");
+        worker.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_job_is_not_paid_for() {
+    let world = World::new();
+    let mut job = world.job("a red fox");
+    job.deadline_at = Some(world.now());
+    world.queue.send(job.encode());
+    let worker = world.start();
+    world.status(&job, Status::Expired).await;
+    world.settled().await;
+    assert_eq!(world.model.calls(), 0);
+    worker.stop().await;
+}

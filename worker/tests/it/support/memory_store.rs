@@ -1,0 +1,148 @@
+//! `MemoryStore`: S3's conditional writes in memory, with faults on request.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use job::{JobId, Record, TraceContext};
+use worker::error::JobError;
+use worker::store::{ETag, ObjectStore, Source, StoreError};
+
+/// The calls that can be made to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Call {
+    ReadRecord,
+    WriteRecord,
+    ReadSource,
+    WriteSource,
+    WriteImage,
+}
+
+#[derive(Default)]
+pub struct MemoryStore {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    records: HashMap<JobId, (Record, u64)>,
+    sources: HashMap<JobId, Source>,
+    images: HashMap<JobId, Bytes>,
+    writes: u64,
+    faults: HashMap<Call, (usize, JobError)>,
+    /// What clients could read, in order.
+    history: Vec<Record>,
+    lose_next_answer: bool,
+}
+
+impl MemoryStore {
+    /// The next `times` calls of this kind fail.
+    pub fn fail(&self, call: Call, times: usize, error: JobError) {
+        self.state().faults.insert(call, (times, error));
+    }
+
+    pub fn heal(&self) {
+        self.state().faults.clear();
+    }
+
+    /// The next record is written, and the answer gets lost on the way.
+    pub fn lose_next_answer(&self) {
+        self.state().lose_next_answer = true;
+    }
+
+    pub fn record(&self, id: &JobId) -> Option<Record> {
+        self.state().records.get(id).map(|(record, _)| record.clone())
+    }
+
+    /// Writes a record as somebody else would.
+    pub fn put_record(&self, record: Record) {
+        let mut state = self.state();
+        state.writes += 1;
+        let version = state.writes;
+        state.history.push(record.clone());
+        state.records.insert(record.id, (record, version));
+    }
+
+    pub fn put_source(&self, id: JobId, source: Source) {
+        self.state().sources.insert(id, source);
+    }
+
+    pub fn image(&self, id: &JobId) -> Option<Bytes> {
+        self.state().images.get(id).cloned()
+    }
+
+    pub fn source(&self, id: &JobId) -> Option<Source> {
+        self.state().sources.get(id).cloned()
+    }
+
+    pub fn history(&self) -> Vec<Record> {
+        self.state().history.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn check(&self, call: Call) -> Result<(), JobError> {
+        match self.state().faults.get_mut(&call) {
+            Some((times, error)) if *times > 0 => {
+                *times -= 1;
+                Err(error.clone())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write(&self, record: &Record, allowed: impl Fn(Option<u64>) -> bool) -> Result<ETag, StoreError> {
+        self.check(Call::WriteRecord)?;
+        let mut state = self.state();
+        let found = state.records.get(&record.id).map(|(_, version)| *version);
+        if !allowed(found) {
+            return Err(StoreError::Conflict);
+        }
+        state.writes += 1;
+        let version = state.writes;
+        state.history.push(record.clone());
+        state.records.insert(record.id, (record.clone(), version));
+        // The SDK repeats the call, and finds its own write in the way.
+        if std::mem::take(&mut state.lose_next_answer) { Err(StoreError::Conflict) } else { Ok(etag(version)) }
+    }
+}
+
+fn etag(version: u64) -> ETag {
+    ETag(format!("\"{version}\""))
+}
+
+#[async_trait]
+impl ObjectStore for MemoryStore {
+    async fn read_record(&self, id: &JobId) -> Result<Option<(Record, ETag)>, JobError> {
+        self.check(Call::ReadRecord)?;
+        Ok(self.state().records.get(id).map(|(record, version)| (record.clone(), etag(*version))))
+    }
+
+    async fn create_record(&self, record: &Record) -> Result<ETag, StoreError> {
+        self.write(record, |found| found.is_none())
+    }
+
+    async fn replace_record(&self, record: &Record, expected: &ETag) -> Result<ETag, StoreError> {
+        self.write(record, |found| found.is_some_and(|version| etag(version) == *expected))
+    }
+
+    async fn read_source(&self, id: &JobId) -> Result<Option<Source>, JobError> {
+        self.check(Call::ReadSource)?;
+        Ok(self.source(id))
+    }
+
+    async fn write_source(&self, id: &JobId, source: &Source) -> Result<(), JobError> {
+        self.check(Call::WriteSource)?;
+        self.put_source(*id, source.clone());
+        Ok(())
+    }
+
+    async fn write_image(&self, id: &JobId, webp: Bytes, _: &TraceContext) -> Result<(), JobError> {
+        self.check(Call::WriteImage)?;
+        self.state().images.insert(*id, webp);
+        Ok(())
+    }
+}
