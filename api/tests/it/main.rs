@@ -1,0 +1,14 @@
+//! Requests through the real router, with queue and store in memory.
+
+mod support;
+
+mod submit;
+mod requests;
+mod batch;
+mod status;
+mod wait;
+mod cancel;
+mod faults;
+mod limits;
+mod openapi;
+mod serving;
