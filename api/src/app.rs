@@ -90,7 +90,7 @@ pub fn router(settings: &ApiSettings, secrets: Secrets, ports: Ports, stopping: 
         .with_state(api)
 }
 
-/// Returns the routes of the API with their part of the OpenAPI document.
+/// Returns the routes of the API with their part of the `OpenAPI` document.
 pub fn documented_routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(submit::submit_job))

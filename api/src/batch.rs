@@ -64,7 +64,7 @@ pub struct BatchItem {
     #[schema(schema_with = negative_prompt_schema)]
     pub negative_prompt: Option<String>,
     /// The same seed and prompt give the same picture; 0 or none means any.
-    #[schema(minimum = 0, maximum = 4_294_967_295_u32)]
+    #[schema(format = Int64, minimum = 0, maximum = 4_294_967_295_u32)]
     pub seed: Option<u32>,
     /// Seconds from now after which the picture is no longer wanted: the job then expires without being paid for.
     #[schema(minimum = 1, maximum = 86_400)]
@@ -186,7 +186,8 @@ async fn accept(api: &Api, parsed: Vec<Result<BatchJob, Problem>>) -> Vec<Outcom
     let sent = if jobs.is_empty() { Vec::new() } else { api.queue.enqueue_batch(&jobs).await };
     let outcome = |position: usize| match sent.get(position) {
         Some(Ok(())) => Ok(AcceptedJob::queued(api, &jobs[position])),
-        Some(Err(error)) => Err(Problem::from(error.clone()).about(&jobs[position].id)),
+        // Without the id: a job that was never queued must not be polled for.
+        Some(Err(error)) => Err(error.clone().into()),
         None => Err(Problem::fault(Code::QueueUnavailable, "the queue gave no result for this job")),
     };
     let decide = |plan| match plan {
@@ -225,7 +226,7 @@ fn answer(outcomes: Vec<Outcome>) -> Result<Response, Problem> {
         let unqueued =
             outcomes.iter().find_map(|outcome| outcome.as_ref().err().filter(|p| p.code() == Code::QueueUnavailable));
         if let Some(problem) = unqueued {
-            return Err(problem.clone().about_all());
+            return Err(problem.clone());
         }
         let problems =
             outcomes.iter().enumerate().filter_map(|(index, outcome)| Some((index, outcome.as_ref().err()?)));

@@ -16,7 +16,7 @@ use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 
 use crate::app::Api;
 use crate::context::RequestContext;
-use crate::problem::{Code, Problem};
+use crate::problem::{BODY, Code, Problem};
 
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub const PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -152,7 +152,7 @@ fn refused(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
         Some(name) if path.is_empty() => name,
         Some(name) if path == name || path.ends_with(&format!(".{name}")) => path,
         Some(name) => format!("{path}.{name}"),
-        None if path.is_empty() => "body".to_owned(),
+        None if path.is_empty() => BODY.to_owned(),
         None => path,
     };
     Problem::field(field, message)

@@ -33,7 +33,6 @@ fn main() -> ExitCode {
     match run(&settings, secrets) {
         Ok(Stopped::Drained | Stopped::GraceRanOut) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "stopped");
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }

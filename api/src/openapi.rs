@@ -1,4 +1,4 @@
-//! The OpenAPI document: what the handlers declare, completed with the headers and problems that are the same everywhere.
+//! The `OpenAPI` document: what the handlers declare, completed with the headers and problems that are the same everywhere.
 
 use std::collections::BTreeMap;
 

@@ -14,6 +14,9 @@ use crate::metrics;
 /// Media type of every error answer (RFC 9457, section 3).
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
+/// Names the body as a whole where a field is expected.
+pub const BODY: &str = "body";
+
 /// Stable code of an error; clients may match on it. Codes are added and never renamed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -178,7 +181,7 @@ impl Problem {
     /// Makes a 422 about some fields.
     pub fn fields(errors: Vec<FieldError>) -> Self {
         let detail = match &errors[..] {
-            [FieldError { field, detail }] if detail.starts_with(field.as_str()) => detail.clone(),
+            [FieldError { field, detail }] if names(detail, field) => detail.clone(),
             [FieldError { field, detail }] => format!("{field}: {detail}"),
             _ => format!("{} fields are invalid", errors.len()),
         };
@@ -205,11 +208,6 @@ impl Problem {
         Self { instance: Some(format!("/v1/jobs/{id}")), ..self }
     }
 
-    /// Takes the job's name off: the answer is about all jobs of a batch.
-    pub fn about_all(self) -> Self {
-        Self { instance: None, ..self }
-    }
-
     /// Says when to come back.
     pub fn retry_after(self, seconds: u64) -> Self {
         Self { retry_after_seconds: Some(seconds), ..self }
@@ -225,7 +223,7 @@ impl Problem {
         if self.errors.is_empty() {
             return vec![FieldError { field: prefix.to_owned(), detail: self.detail.clone() }];
         }
-        let join = |field: &str| if field.is_empty() { prefix.to_owned() } else { format!("{prefix}.{field}") };
+        let join = |field: &str| if field == BODY { prefix.to_owned() } else { format!("{prefix}.{field}") };
         let under = |error: &FieldError| FieldError { field: join(&error.field), detail: error.detail.clone() };
         self.errors.iter().map(under).collect()
     }
@@ -248,6 +246,10 @@ impl Problem {
             errors: self.errors,
         }
     }
+}
+
+fn names(detail: &str, field: &str) -> bool {
+    detail.starts_with(field) || detail.contains(&format!("`{field}`"))
 }
 
 /// Returns an error and what caused it in one line, for the log.

@@ -13,13 +13,13 @@ use thiserror::Error;
 
 use crate::problem::{Code, Problem, chain};
 
-/// Entries SQS takes in one SendMessageBatch.
+/// Entries SQS takes in one `SendMessageBatch`.
 pub const MAX_BATCH_ENTRIES: usize = 10;
 
-/// Bytes of all bodies SQS takes in one SendMessageBatch, and in one message: what our queue is created with.
+/// Bytes of all bodies SQS takes in one `SendMessageBatch`, and in one message: what our queue is created with.
 pub const MAX_BATCH_BYTES: usize = 262_144;
 
-/// SendMessageBatch calls of one request under way at a time.
+/// `SendMessageBatch` calls of one request under way at a time.
 const BATCHES_IN_FLIGHT: usize = 4;
 
 /// Takes jobs. Whatever has not answered `Ok` has not been accepted, as far as a client may know.
@@ -96,7 +96,7 @@ impl From<QueueError> for Problem {
     }
 }
 
-/// An SQS standard queue; the tenant is the MessageGroupId of every message, which makes it a fair one.
+/// An SQS standard queue; the tenant is the `MessageGroupId` of every message, which makes it a fair one.
 pub struct SqsQueue {
     client: Client,
     queue_url: String,

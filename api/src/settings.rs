@@ -20,8 +20,8 @@ pub struct ApiSettings {
     /// Address of the public port. Port 0 takes a free one.
     #[arg(long, env = "LISTEN_ADDR", default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
     pub listen_addr: SocketAddr,
-    /// Origin under which clients reach this API, as in https://api.example.com. Without it the URLs in answers are
-    /// relative.
+    /// Origin under which clients reach this API, scheme, host and optional port. Without it
+    /// the URLs in answers are relative.
     #[arg(long, env = "PUBLIC_BASE_URL", value_name = "ORIGIN")]
     pub public_base_url: Option<Origin>,
     /// Time that requests in flight get to finish after SIGTERM. Keep it below the stop timeout of the container.
@@ -50,7 +50,7 @@ pub struct BackendSettings {
     /// Bucket of the records.
     #[arg(long, env = "S3_BUCKET_NAME", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub s3_bucket_name: String,
-    /// Where clients fetch pictures: a host (read as https) or an origin, as in http://127.0.0.1:8090.
+    /// Where clients fetch pictures: a host (read as https) or scheme, host and optional port.
     #[arg(long, env = "CLOUDFRONT_DOMAIN", value_name = "HOST|ORIGIN")]
     pub cloudfront_domain: Origin,
 }

@@ -51,7 +51,7 @@ pub struct SubmitRequest {
     #[schema(schema_with = negative_prompt_schema)]
     pub negative_prompt: Option<String>,
     /// The same seed and prompt give the same picture; 0 or none means any.
-    #[schema(minimum = 0, maximum = 4_294_967_295_u32)]
+    #[schema(format = Int64, minimum = 0, maximum = 4_294_967_295_u32)]
     pub seed: Option<u32>,
     /// Seconds from now after which the picture is no longer wanted: the job then expires without being paid for.
     #[schema(minimum = 1, maximum = 86_400)]

@@ -98,7 +98,7 @@ pub struct ImageView {
     pub content_type: String,
     /// SHA-256 of the encoded bytes, hex.
     pub sha256: String,
-    /// ThumbHash of the picture, base64: lets a page paint before the picture arrives.
+    /// `ThumbHash` of the picture, base64: lets a page paint before the picture arrives.
     pub thumbhash: String,
 }
 

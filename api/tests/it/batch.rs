@@ -52,7 +52,7 @@ async fn a_batch_of_bad_jobs_is_one_problem_naming_all_of_them() {
     let answer = batch(&api, json!([{"prompt": " "}, {}, 7, {"prompt": "x", "idempotency_key": "two words"}])).await;
     answer.assert_problem(422, "invalid_request");
     let fields: Vec<_> = answer.body["errors"].as_array().unwrap().iter().map(|error| &error["field"]).collect();
-    assert_eq!(fields, ["jobs[0].prompt", "jobs[1].prompt", "jobs[2].body", "jobs[3].idempotency_key"]);
+    assert_eq!(fields, ["jobs[0].prompt", "jobs[1].prompt", "jobs[2]", "jobs[3].idempotency_key"]);
 }
 
 #[tokio::test]

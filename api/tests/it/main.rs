@@ -10,5 +10,6 @@ mod wait;
 mod cancel;
 mod faults;
 mod limits;
+mod logs;
 mod openapi;
 mod serving;
