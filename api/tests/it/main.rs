@@ -1,4 +1,5 @@
 //! Requests through the real router, with queue and store in memory.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 mod support;
 
