@@ -1,1 +1,19 @@
-//! placeholder
+//! Accepts jobs, answers polls: the HTTP front of the pipeline.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod settings;
+pub mod app;
+pub mod context;
+pub mod auth;
+pub mod rate_limit;
+pub mod extract;
+pub mod problem;
+pub mod submit;
+pub mod batch;
+pub mod status;
+pub mod view;
+pub mod cancel;
+pub mod openapi;
+pub mod queue;
+pub mod store;
+pub mod metrics;

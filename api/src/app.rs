@@ -1,0 +1,196 @@
+//! `Application`: the routes, what the handlers share, and the way from listening to stopped.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt;
+use jiff::Timestamp;
+use job::{IdKeys, JobId, Record};
+use service::readiness::Readiness;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::auth::ApiKeys;
+use crate::problem::{Code, Problem};
+use crate::queue::JobQueue;
+use crate::rate_limit::RateLimits;
+use crate::settings::{ApiSettings, Secrets};
+use crate::status::Waiters;
+use crate::store::RecordStore;
+use crate::view::{JobView, Links};
+use crate::{batch, cancel, context, openapi, status, submit};
+
+/// What the API reaches outside its process.
+#[derive(Clone)]
+pub struct Ports {
+    pub queue: Arc<dyn JobQueue>,
+    pub records: Arc<dyn RecordStore>,
+    /// The clock: [`Timestamp::now`] but in tests.
+    pub now: fn() -> Timestamp,
+}
+
+/// What the handlers share.
+pub struct Api {
+    pub queue: Arc<dyn JobQueue>,
+    pub records: Arc<dyn RecordStore>,
+    pub now: fn() -> Timestamp,
+    pub api_keys: ApiKeys,
+    pub job_id_keys: IdKeys,
+    pub limits: RateLimits,
+    pub waiters: Waiters,
+    pub links: Links,
+    pub queue_retention: Duration,
+    /// Bytes of one job's body.
+    pub body_limit: usize,
+}
+
+impl Api {
+    fn new(settings: &ApiSettings, secrets: Secrets, ports: Ports, stopping: CancellationToken) -> Self {
+        Self {
+            queue: ports.queue,
+            records: ports.records,
+            now: ports.now,
+            api_keys: secrets.api_keys,
+            job_id_keys: secrets.job_id_keys,
+            limits: RateLimits::new(&settings.limits),
+            waiters: Waiters::new(settings.limits.max_waiters, stopping),
+            links: Links { api: settings.public_base_url.clone(), cdn: settings.backend.cloudfront_domain.clone() },
+            queue_retention: Duration::from_secs(u64::from(settings.backend.queue_retention_days) * 24 * 60 * 60),
+            body_limit: usize::try_from(settings.limits.body_limit_bytes).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Returns a job as a client sees it now.
+    pub fn view(&self, id: &JobId, record: Option<&Record>) -> JobView {
+        JobView::new(id, record, (self.now)(), self.queue_retention, &self.links)
+    }
+}
+
+/// Makes the whole service: routes, documents, error answers, context. Held requests end when `stopping` is cancelled.
+pub fn router(settings: &ApiSettings, secrets: Secrets, ports: Ports, stopping: CancellationToken) -> Router {
+    let api = Arc::new(Api::new(settings, secrets, ports, stopping));
+    let (routes, document) = documented_routes().split_for_parts();
+    let docs: Router<Arc<Api>> = SwaggerUi::new("/docs").url("/openapi.json", openapi::complete(document)).into();
+    routes
+        .merge(docs)
+        .fallback(route_not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(CatchPanicLayer::custom(context::panicked))
+        .layer(axum::middleware::from_fn(context::observe))
+        .with_state(api)
+}
+
+/// Returns the routes of the API with their part of the `OpenAPI` document.
+pub fn documented_routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(submit::submit_job))
+        .routes(routes!(batch::submit_batch))
+        .routes(routes!(status::get_job))
+        .routes(routes!(cancel::cancel_job))
+}
+
+async fn route_not_found() -> Response {
+    Problem::new(Code::RouteNotFound, "see /openapi.json for what is here").into_response()
+}
+
+async fn method_not_allowed() -> Response {
+    Problem::new(Code::MethodNotAllowed, "the Allow header says which methods this address takes").into_response()
+}
+
+/// The service could not start or ended on its own.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    #[error("public port {addr} cannot be opened ({source}): set LISTEN_ADDR to a free one")]
+    Listen { addr: SocketAddr, source: io::Error },
+    #[error("public port stopped: {0}")]
+    Stopped(#[source] io::Error),
+}
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// Every request got its answer.
+    Drained,
+    /// The grace ran out first; the rest was cut off.
+    GraceRanOut,
+}
+
+/// The service, listening.
+pub struct Application {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    router: Router,
+    readiness: Readiness,
+    stopping: CancellationToken,
+    grace: Duration,
+}
+
+impl Application {
+    /// Opens the public port; connections are taken from [`run_until_stopped`](Self::run_until_stopped) on.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub async fn build(
+        settings: &ApiSettings,
+        secrets: Secrets,
+        ports: Ports,
+        readiness: Readiness,
+    ) -> Result<Self, ServeError> {
+        let addr = settings.listen_addr;
+        let failed = |source| ServeError::Listen { addr, source };
+        let listener = TcpListener::bind(addr).await.map_err(failed)?;
+        let local_addr = listener.local_addr().map_err(failed)?;
+        let stopping = CancellationToken::new();
+        let router = router(settings, secrets, ports, stopping.clone());
+        Ok(Self { listener, local_addr, router, readiness, stopping, grace: settings.shutdown_grace() })
+    }
+
+    /// Returns the address bound.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Serves until `shutdown` is ready, then lets requests in flight finish within the grace.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn run_until_stopped(self, shutdown: impl Future<Output = ()>) -> Result<Stopped, ServeError> {
+        let listener = self.listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "connection cannot be set to send at once");
+            }
+        });
+        let stopping = self.stopping.clone();
+        let serving = axum::serve(listener, self.router)
+            .with_graceful_shutdown(async move { stopping.cancelled().await })
+            .into_future();
+        tokio::pin!(serving);
+        self.readiness.clear("starting");
+        tokio::select! {
+            ended = &mut serving => return ended.map(|()| Stopped::Drained).map_err(ServeError::Stopped),
+            () = shutdown => {}
+        }
+        self.readiness.block("stopping", "the process is finishing its requests");
+        self.stopping.cancel();
+        match tokio::time::timeout(self.grace, serving).await {
+            Ok(ended) => ended.map(|()| Stopped::Drained).map_err(ServeError::Stopped),
+            Err(_) => {
+                tracing::warn!(
+                    grace_seconds = self.grace.as_secs(),
+                    "grace ran out: cutting off the remaining requests"
+                );
+                Ok(Stopped::GraceRanOut)
+            }
+        }
+    }
+}

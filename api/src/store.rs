@@ -1,0 +1,155 @@
+//! `RecordStore`: where the state of jobs is read and a cancel is written; `S3Records` is the bucket behind it.
+
+use std::error::Error as StdError;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::ByteStream;
+use job::{JobId, ObjectKind, Record, record_key};
+use thiserror::Error;
+
+use crate::problem::{Code, Problem, chain};
+
+/// Version of a stored record, as the store names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ETag(pub String);
+
+/// Keeps records. Writes are conditional, so that a record has one writer at a time.
+#[async_trait]
+pub trait RecordStore: Send + Sync {
+    /// Returns the record and its version, or `None` when no record has been written yet.
+    ///
+    /// # Errors
+    /// When the store cannot tell.
+    async fn read(&self, id: &JobId) -> Result<Option<(Record, ETag)>, StoreError>;
+
+    /// Writes the first record of a job.
+    ///
+    /// # Errors
+    /// [`WriteError::Conflict`] when there is one already, or another writer is at it.
+    async fn create(&self, record: &Record) -> Result<(), WriteError>;
+
+    /// Replaces the record of version `expected`.
+    ///
+    /// # Errors
+    /// [`WriteError::Conflict`] when the record has another version by now, or none.
+    async fn replace(&self, record: &Record, expected: &ETag) -> Result<(), WriteError>;
+}
+
+/// The store did not do what was asked. The texts are for the log.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StoreError {
+    /// It cannot be reached, timed out or failed.
+    #[error("record store is unavailable: {0}")]
+    Unavailable(String),
+    /// It does not exist or refuses us: an operator has to act.
+    #[error("record store refuses us: {0}")]
+    Misconfigured(String),
+    /// What is stored is not a record that this version reads.
+    #[error("record cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// Why a conditional write did not happen.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum WriteError {
+    /// Somebody else has written in between: read again.
+    #[error("record was written by somebody else")]
+    Conflict,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let cause = error.to_string();
+        match error {
+            StoreError::Unavailable(_) => Self::fault(Code::StoreUnavailable, cause).retry_after(2),
+            StoreError::Misconfigured(_) => Self::fault(Code::StoreUnavailable, cause).retry_after(30),
+            StoreError::Unreadable(_) => Self::fault(Code::InternalError, cause),
+        }
+    }
+}
+
+/// `records/` of an S3 bucket.
+pub struct S3Records {
+    client: Client,
+    bucket: String,
+}
+
+impl S3Records {
+    pub fn new(client: Client, bucket: String) -> Self {
+        Self { client, bucket }
+    }
+
+    async fn put(&self, record: &Record, condition: Condition<'_>) -> Result<(), WriteError> {
+        let body = serde_json::to_vec(record).expect("a record always serialises");
+        let put = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(record_key(&record.id))
+            .content_type(ObjectKind::Record.content_type())
+            .cache_control(ObjectKind::Record.cache_control())
+            .body(ByteStream::from(body));
+        let put = match condition {
+            Condition::Absent => put.if_none_match("*"),
+            Condition::Unchanged(ETag(expected)) => put.if_match(expected),
+        };
+        put.send().await.map(drop).map_err(|error| match error.code() {
+            // 409: two conditional writes met. `NoSuchKey`: If-Match on a record that has expired.
+            Some("PreconditionFailed" | "ConditionalRequestConflict" | "NoSuchKey") => WriteError::Conflict,
+            _ => store_error(&error).into(),
+        })
+    }
+}
+
+enum Condition<'a> {
+    Absent,
+    Unchanged(&'a ETag),
+}
+
+#[async_trait]
+impl RecordStore for S3Records {
+    async fn read(&self, id: &JobId) -> Result<Option<(Record, ETag)>, StoreError> {
+        let got = self.client.get_object().bucket(&self.bucket).key(record_key(id)).send().await;
+        let output = match got {
+            Ok(output) => output,
+            // A missing bucket is a 404 as well, and a 403 means that we may not list it: neither says 'no record'.
+            Err(error) if error.code() == Some("NoSuchKey") => return Ok(None),
+            Err(error) => return Err(store_error(&error)),
+        };
+        let version =
+            output.e_tag.map(ETag).ok_or_else(|| StoreError::Unreadable("no ETag in the answer".to_owned()))?;
+        let bytes = output.body.collect().await.map_err(|error| StoreError::Unavailable(chain(&error)))?.into_bytes();
+        let record =
+            serde_json::from_slice(&bytes).map_err(|error| StoreError::Unreadable(format!("{id}: {error}")))?;
+        Ok(Some((record, version)))
+    }
+
+    async fn create(&self, record: &Record) -> Result<(), WriteError> {
+        self.put(record, Condition::Absent).await
+    }
+
+    async fn replace(&self, record: &Record, expected: &ETag) -> Result<(), WriteError> {
+        self.put(record, Condition::Unchanged(expected)).await
+    }
+}
+
+/// Without a code nothing answered, so it is the network, a timeout or our credentials.
+fn store_error<E: ProvideErrorMetadata + StdError + 'static>(error: &SdkError<E>) -> StoreError {
+    let Some(code) = error.code() else { return StoreError::Unavailable(chain(error)) };
+    let detail = format!("{code}: {}", error.message().unwrap_or("no message"));
+    match code {
+        "AccessDenied"
+        | "NoSuchBucket"
+        | "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "ExpiredToken"
+        | "InvalidToken"
+        | "PermanentRedirect"
+        | "AuthorizationHeaderMalformed" => StoreError::Misconfigured(detail),
+        _ => StoreError::Unavailable(detail),
+    }
+}

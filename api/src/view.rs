@@ -1,0 +1,205 @@
+//! `JobView`: a job as a client sees it.
+
+use std::time::Duration;
+
+use axum::http::header::{self, HeaderMap, HeaderValue};
+use jiff::Timestamp;
+use job::{FailureCode, JobId, Record, Status};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
+
+use crate::settings::Origin;
+
+/// Seconds a client should wait before it asks again. A picture takes 5 to 15 s; the queue comes on top.
+pub const POLL_AFTER_SECONDS: u64 = 2;
+
+/// The origins that the URLs in answers start with.
+#[derive(Debug, Clone)]
+pub struct Links {
+    /// Of this API; without it URLs are relative.
+    pub api: Option<Origin>,
+    /// Of the pictures.
+    pub cdn: Origin,
+}
+
+impl Links {
+    /// Returns the URL of a job's state.
+    pub fn job(&self, id: &JobId) -> String {
+        self.api(&format!("v1/jobs/{id}"))
+    }
+
+    fn cancel(&self, id: &JobId) -> String {
+        self.api(&format!("v1/jobs/{id}/cancel"))
+    }
+
+    fn api(&self, path: &str) -> String {
+        self.api.as_ref().map_or_else(|| format!("/{path}"), |origin| origin.join(path))
+    }
+}
+
+/// State of one job.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Job)]
+pub struct JobView {
+    /// The job's id.
+    #[schema(value_type = String, pattern = "^[0-9a-f]{32}-[0-9a-f]{16}$")]
+    pub id: JobId,
+    /// Where it is on its way: queued, generating and processing are pending, the others final.
+    #[schema(schema_with = status_schema)]
+    pub status: Status,
+    /// When it was accepted. Absent while a job with an idempotency key waits for its first worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = DateTime, required = false)]
+    pub created_at: Option<Timestamp>,
+    /// When the first worker took it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = DateTime, required = false)]
+    pub started_at: Option<Timestamp>,
+    /// When its state last changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = DateTime, required = false)]
+    pub updated_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = DateTime, required = false)]
+    pub finished_at: Option<Timestamp>,
+    /// When the caller no longer wants the picture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = DateTime, required = false)]
+    pub deadline_at: Option<Timestamp>,
+    /// Attempts begun.
+    pub attempts: u32,
+    /// The picture; present exactly when succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub image: Option<ImageView>,
+    /// Why there is no picture; present when failed or blocked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub error: Option<FailureView>,
+    /// Where to go from here: clients never build URLs.
+    pub urls: UrlsView,
+}
+
+/// A published picture.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Image)]
+pub struct ImageView {
+    /// Where to fetch it. The URL works from the moment it is handed out; its content never changes.
+    pub url: String,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// Encoded size.
+    pub bytes: u64,
+    /// Media type.
+    pub content_type: String,
+    /// SHA-256 of the encoded bytes, hex.
+    pub sha256: String,
+    /// `ThumbHash` of the picture, base64: lets a page paint before the picture arrives.
+    pub thumbhash: String,
+}
+
+/// Why a job ended without a picture.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Failure)]
+pub struct FailureView {
+    /// Stable code.
+    #[schema(schema_with = failure_code_schema)]
+    pub code: FailureCode,
+    /// A sentence for the person who wrote the prompt.
+    pub title: String,
+    /// What an operator wants to know.
+    pub detail: String,
+    /// Whether a new job with the same spec may succeed.
+    pub retryable: bool,
+}
+
+/// URLs of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = JobUrls)]
+pub struct UrlsView {
+    /// GET: its state.
+    #[serde(rename = "self")]
+    pub this: String,
+    /// POST: withdraws it.
+    pub cancel: String,
+}
+
+impl JobView {
+    /// Makes the view of a job at `now`. Without a record no worker has taken it yet.
+    pub fn new(id: &JobId, record: Option<&Record>, now: Timestamp, retention: Duration, links: &Links) -> Self {
+        let status = status_at(id, record, now, retention);
+        let image = record.and_then(|record| record.image.as_ref()).filter(|_| status == Status::Succeeded);
+        let failed = matches!(status, Status::Failed | Status::Blocked);
+        let error = record.and_then(|record| record.error.as_ref()).filter(|_| failed);
+        Self {
+            id: *id,
+            status,
+            created_at: record.and_then(|record| record.submitted_at).or_else(|| id.issued_at()),
+            started_at: record.and_then(|record| record.started_at),
+            updated_at: record.map(|record| record.updated_at),
+            finished_at: record.and_then(|record| record.finished_at),
+            deadline_at: record.and_then(|record| record.deadline_at),
+            attempts: record.map_or(0, |record| record.attempts),
+            image: image.map(|image| ImageView {
+                url: links.cdn.join(&image.key),
+                width: image.width,
+                height: image.height,
+                bytes: image.bytes,
+                content_type: image.content_type.clone(),
+                sha256: image.sha256.clone(),
+                thumbhash: image.thumbhash.clone(),
+            }),
+            error: error.map(|error| FailureView {
+                code: error.code,
+                title: error.title.clone(),
+                detail: error.detail.clone(),
+                retryable: error.retryable,
+            }),
+            urls: UrlsView { this: links.job(id), cancel: links.cancel(id) },
+        }
+    }
+
+    /// Returns the headers that depend on the state alone.
+    pub fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if self.status.is_final() {
+            // A redrive may still turn `failed` into `succeeded`, so a cache has to ask.
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        } else {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(POLL_AFTER_SECONDS));
+        }
+        headers
+    }
+}
+
+/// Returns the state of a job at `now`. A job that still waits although the queue no longer keeps a message of its age
+/// has been lost or sits in the dead-letter queue: it must not read as queued for ever.
+pub fn status_at(id: &JobId, record: Option<&Record>, now: Timestamp, retention: Duration) -> Status {
+    let status = record.map_or(Status::Queued, |record| record.status_at(now));
+    let submitted_at = record.and_then(|record| record.submitted_at).or_else(|| id.issued_at());
+    let outlived = submitted_at
+        .is_some_and(|submitted| now.duration_since(submitted).unsigned_abs() > retention && submitted < now);
+    if status == Status::Queued && outlived { Status::Expired } else { status }
+}
+
+/// Returns the schema of `Status`, made from its list so that it cannot differ.
+pub fn status_schema() -> Object {
+    words("State of a job.", Status::ALL.map(Status::as_str))
+}
+
+fn failure_code_schema() -> Object {
+    words("Stable code of a failure.", FailureCode::ALL.map(FailureCode::as_str))
+}
+
+fn words<const N: usize>(description: &str, words: [&'static str; N]) -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::String))
+        .description(Some(description))
+        .enum_values(Some(words))
+        .build()
+}

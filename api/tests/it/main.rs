@@ -1,0 +1,16 @@
+//! Requests through the real router, with queue and store in memory.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod support;
+
+mod submit;
+mod requests;
+mod batch;
+mod status;
+mod wait;
+mod cancel;
+mod faults;
+mod limits;
+mod logs;
+mod openapi;
+mod serving;

@@ -1,0 +1,100 @@
+//! The service on a real port: ready when it listens, drained when it stops.
+
+use std::sync::Arc;
+
+use api::app::{Application, Ports, ServeError, Stopped};
+use jiff::Timestamp;
+use service::readiness::Readiness;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{MemoryQueue, MemoryRecords, NORTH_KEY, job, settings};
+
+async fn build(args: &[&str], readiness: &Readiness, records: Arc<MemoryRecords>) -> Result<Application, ServeError> {
+    let settings = settings(args);
+    let ports = Ports { queue: Arc::new(MemoryQueue::default()), records, now: Timestamp::now };
+    Application::build(&settings, settings.validate().unwrap(), ports, readiness.clone()).await
+}
+
+async fn open_poll(addr: std::net::SocketAddr, prefer: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let head = format!(
+        "GET /v1/jobs/{} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {NORTH_KEY}\r\nPrefer: {prefer}\r\nConnection: close\r\n\r\n",
+        job().id
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn read_all(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+#[tokio::test]
+async fn a_held_request_is_answered_before_the_service_stops() {
+    let (readiness, records) = (Readiness::starting(), Arc::new(MemoryRecords::default()));
+    let application = build(&[], &readiness, records.clone()).await.unwrap();
+    let addr = application.local_addr();
+    let shutdown = CancellationToken::new();
+    let serving = application.run_until_stopped(shutdown.clone().cancelled_owned());
+    let client = async {
+        let stream = open_poll(addr, "wait=20").await;
+        while records.reads() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(readiness.is_ready());
+        shutdown.cancel();
+        read_all(stream).await
+    };
+    let (stopped, answer) = tokio::join!(serving, client);
+    assert_eq!(stopped.unwrap(), Stopped::Drained);
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(answer.contains(r#""status":"queued""#), "{answer}");
+    assert!(readiness.reasons().contains_key("stopping"));
+    TcpStream::connect(addr).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_is_cut_off_after_the_grace() {
+    let readiness = Readiness::starting();
+    let application = build(&["--shutdown-grace-seconds=1"], &readiness, Arc::default()).await.unwrap();
+    let addr = application.local_addr();
+    let shutdown = CancellationToken::new();
+    let serving = application.run_until_stopped(shutdown.clone().cancelled_owned());
+    let client = async {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        let head = format!(
+            "POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {NORTH_KEY}\r\nContent-Type: application/json\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // The interim answer shows that the handler is reading the body, which never comes.
+        let mut interim = [0; 12];
+        stream.read_exact(&mut interim).await.unwrap();
+        shutdown.cancel();
+        (interim, stream)
+    };
+    let (stopped, (interim, _stream)) = tokio::join!(serving, client);
+    assert_eq!(&interim, b"HTTP/1.1 100");
+    assert_eq!(stopped.unwrap(), Stopped::GraceRanOut);
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let readiness = Readiness::starting();
+    let first = build(&[], &readiness, Arc::default()).await.unwrap();
+    let taken = format!("--listen-addr={}", first.local_addr());
+    let mut settings = settings(&[]);
+    settings.listen_addr = taken.split_once('=').unwrap().1.parse().unwrap();
+    let ports = Ports {
+        queue: Arc::new(MemoryQueue::default()),
+        records: Arc::new(MemoryRecords::default()),
+        now: Timestamp::now,
+    };
+    let error =
+        Application::build(&settings, settings.validate().unwrap(), ports, readiness.clone()).await.err().unwrap();
+    assert!(error.to_string().contains("LISTEN_ADDR"), "{error}");
+    assert!(!readiness.is_ready());
+}

@@ -1,0 +1,146 @@
+//! What a poll says about a job, in every state it can be in.
+
+use std::sync::Arc;
+
+use api::app::Ports;
+use jiff::{Timestamp, ToSpan};
+use job::{Failure, FailureCode, Status};
+use serde_json::json;
+
+use crate::support::{MemoryQueue, MemoryRecords, SOUTH_KEY, TestApi, claimed, get, job, succeeded, with};
+
+#[tokio::test]
+async fn a_job_without_a_record_is_queued() {
+    let api = TestApi::new();
+    let job = job();
+    let answer = api.get(&format!("/v1/jobs/{}", job.id)).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!((answer.header("retry-after"), answer.header("cache-control")), (Some("2"), Some("no-store")));
+    assert_eq!(answer.body["created_at"], json!(job.id.issued_at()));
+    insta::assert_json_snapshot!(answer.redacted(), @r#"
+    {
+      "attempts": 0,
+      "created_at": "[time]",
+      "id": "[id]",
+      "status": "queued",
+      "urls": {
+        "cancel": "/v1/jobs/[id]/cancel",
+        "self": "/v1/jobs/[id]"
+      }
+    }
+    "#);
+}
+
+#[tokio::test]
+async fn a_finished_job_has_its_picture() {
+    let api = TestApi::new();
+    let job = job();
+    api.records.put(&succeeded(&job));
+    let answer = api.get(&format!("/v1/jobs/{}", job.id)).await;
+    assert_eq!((answer.header("retry-after"), answer.header("cache-control")), (None, Some("private, no-cache")));
+    assert_eq!(answer.body["image"]["url"], format!("https://cdn.example.com/images/{}.webp", job.id));
+    insta::assert_json_snapshot!(crate::support::redact_image(answer));
+}
+
+#[tokio::test]
+async fn every_state_is_told_with_what_belongs_to_it() {
+    for status in Status::ALL {
+        let api = TestApi::new();
+        let job = job();
+        let mut record = claimed(&job);
+        match status {
+            Status::Queued => record.claim = None,
+            Status::Generating | Status::Processing => record.status = status,
+            Status::Succeeded => record = succeeded(&job),
+            Status::Failed => record.error = Some(Failure::new(FailureCode::AttemptsExhausted, "timed out 5 times")),
+            Status::Blocked => record.error = Some(Failure::new(FailureCode::ContentFiltered, "Filter reason: prompt")),
+            Status::Canceled | Status::Expired => {}
+        }
+        if status.is_final() && status != Status::Succeeded {
+            record.finish(status, Timestamp::now());
+        }
+        api.records.put(&record);
+        let answer = api.get(&format!("/v1/jobs/{}", job.id)).await;
+        assert_eq!(answer.body["status"], status.as_str());
+        assert_eq!(answer.body.get("image").is_some(), status == Status::Succeeded, "{status}");
+        assert_eq!(answer.body.get("error").is_some(), matches!(status, Status::Failed | Status::Blocked), "{status}");
+        assert_eq!(answer.body.get("finished_at").is_some(), status.is_final(), "{status}");
+        assert_eq!(answer.header("retry-after").is_some(), !status.is_final(), "{status}");
+        if status == Status::Blocked {
+            assert_eq!(answer.body["error"]["code"], "content_filtered");
+            assert_eq!(answer.body["error"]["retryable"], false);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_orphan_is_queued_again_once_its_claim_has_run_out() {
+    let api = TestApi::new();
+    let job = job();
+    let mut record = claimed(&job);
+    record.claim.as_mut().unwrap().deadline_at = Timestamp::now() - 1.second();
+    api.records.put(&record);
+    assert_eq!(api.get(&format!("/v1/jobs/{}", job.id)).await.body["status"], "queued");
+}
+
+#[tokio::test]
+async fn nothing_is_queued_for_longer_than_the_queue_keeps_it() {
+    fn in_five_days() -> Timestamp {
+        Timestamp::now() + (5 * 24).hours()
+    }
+    fn in_three_days() -> Timestamp {
+        Timestamp::now() + (3 * 24).hours()
+    }
+    for (now, unseen, orphan) in
+        [(in_three_days as fn() -> Timestamp, "queued", "queued"), (in_five_days, "expired", "expired")]
+    {
+        let (queue, records) = (Arc::new(MemoryQueue::default()), Arc::new(MemoryRecords::default()));
+        let ports = Ports { queue: queue.clone(), records: records.clone(), now };
+        let api = TestApi::with_ports(&[], queue, records, ports);
+        let answer = api.get(&format!("/v1/jobs/{}", job().id)).await;
+        assert_eq!(answer.body["status"], unseen);
+        let job = job();
+        api.records.put(&claimed(&job));
+        assert_eq!(api.get(&format!("/v1/jobs/{}", job.id)).await.body["status"], orphan);
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_is_not_the_callers_is_not_there() {
+    let api = TestApi::new();
+    let job = job();
+    api.records.put(&succeeded(&job));
+    let id = job.id.to_string();
+    let (uuid, _) = id.split_once('-').unwrap();
+    let forged = format!("{uuid}-0123456789abcdef");
+    for bad in ["x", "%ff", &forged, &id.to_uppercase(), &format!("{id}0"), "%00"] {
+        for path in [format!("/v1/jobs/{bad}"), format!("/v1/jobs/{bad}/cancel")] {
+            let request = if path.ends_with("cancel") { crate::support::post(&path, &json!(null)) } else { get(&path) };
+            let answer = api.send(request).await;
+            answer.assert_problem(404, "job_not_found");
+        }
+    }
+    let south = with(get(&format!("/v1/jobs/{id}")), "authorization", &format!("Bearer {SOUTH_KEY}"));
+    api.send(south).await.assert_problem(404, "job_not_found");
+}
+
+#[tokio::test]
+async fn an_etag_names_the_state() {
+    let api = TestApi::new();
+    let job = job();
+    let path = format!("/v1/jobs/{}", job.id);
+    let queued = api.get(&path).await.header("etag").unwrap().to_owned();
+
+    let unchanged = api.send(with(get(&path), "if-none-match", &queued)).await;
+    assert_eq!(unchanged.status, 304);
+    assert_eq!(unchanged.body, json!(null));
+    assert_eq!(unchanged.header("etag"), Some(&*queued));
+    assert_eq!(unchanged.header("retry-after"), Some("2"));
+
+    api.records.put(&succeeded(&job));
+    let changed = api.send(with(get(&path), "if-none-match", &queued)).await;
+    assert_eq!(changed.status, 200);
+    assert_ne!(changed.header("etag"), Some(&*queued));
+    let list = format!("\"other\", W/{}", changed.header("etag").unwrap());
+    assert_eq!(api.send(with(get(&path), "if-none-match", &list)).await.status, 304);
+}

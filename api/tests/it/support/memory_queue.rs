@@ -1,0 +1,58 @@
+//! `MemoryQueue` keeps what it is given; `BrokenQueue` refuses.
+
+use std::sync::Mutex;
+
+use api::queue::{JobQueue, QueueError};
+use async_trait::async_trait;
+use job::Job;
+
+#[derive(Default)]
+pub(crate) struct MemoryQueue {
+    jobs: Mutex<Vec<Job>>,
+    /// Prompts that a batch entry is refused for.
+    refused_prompts: Mutex<Vec<String>>,
+}
+
+impl MemoryQueue {
+    /// Returns every job enqueued so far, as a worker would decode it.
+    pub(crate) fn jobs(&self) -> Vec<Job> {
+        self.jobs.lock().unwrap().clone()
+    }
+
+    pub(crate) fn refuse_prompt(&self, prompt: &str) {
+        self.refused_prompts.lock().unwrap().push(prompt.to_owned());
+    }
+
+    fn put(&self, job: &Job) -> Result<(), QueueError> {
+        if self.refused_prompts.lock().unwrap().iter().any(|prompt| prompt == job.spec.prompt()) {
+            return Err(QueueError::Unavailable("entry refused".into()));
+        }
+        self.jobs.lock().unwrap().push(Job::decode(&job.encode()).unwrap());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl JobQueue for MemoryQueue {
+    async fn enqueue(&self, job: &Job) -> Result<(), QueueError> {
+        self.put(job)
+    }
+
+    async fn enqueue_batch(&self, jobs: &[Job]) -> Vec<Result<(), QueueError>> {
+        jobs.iter().map(|job| self.put(job)).collect()
+    }
+}
+
+/// Gives every job the same error.
+pub(crate) struct BrokenQueue(pub(crate) QueueError);
+
+#[async_trait]
+impl JobQueue for BrokenQueue {
+    async fn enqueue(&self, _: &Job) -> Result<(), QueueError> {
+        Err(self.0.clone())
+    }
+
+    async fn enqueue_batch(&self, jobs: &[Job]) -> Vec<Result<(), QueueError>> {
+        jobs.iter().map(|_| Err(self.0.clone())).collect()
+    }
+}
