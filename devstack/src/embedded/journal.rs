@@ -15,7 +15,11 @@ const EMPTY_ABOVE_BYTES: u64 = 1024 * 1024;
 /// A message that was sent and not deleted.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Sent {
+    /// The queue's own id, also inside its receipt handles.
     pub(super) id: String,
+    /// The id that clients know it by, when a restart gave it another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) first_id: Option<String>,
     pub(super) queue: String,
     pub(super) body: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,6 +73,7 @@ enum Record {
 /// What is remembered in memory of a live message.
 #[derive(Debug, Clone)]
 pub(super) struct Live {
+    pub(super) first_id: Option<String>,
     pub(super) queue: String,
     pub(super) group: Option<String>,
     pub(super) sent_at: u64,
@@ -107,9 +112,14 @@ impl Journal {
     }
 
     pub(super) fn sent(&self, sent: Sent) -> io::Result<()> {
-        let live = Live { queue: sent.queue.clone(), group: sent.group.clone(), sent_at: sent.sent_at };
-        let mut state = self.lock();
+        let live = Live {
+            first_id: sent.first_id.clone(),
+            queue: sent.queue.clone(),
+            group: sent.group.clone(),
+            sent_at: sent.sent_at,
+        };
         let id = sent.id.clone();
+        let mut state = self.lock();
         state.append(&Record::Sent(sent))?;
         state.live.insert(id, live);
         Ok(())

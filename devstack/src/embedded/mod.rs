@@ -1,6 +1,7 @@
 //! SQS and S3 inside this process: real protocols over loopback, data in a folder.
 
 mod endpoint;
+mod clients;
 mod journal;
 mod queues;
 mod restore;
@@ -8,6 +9,7 @@ pub mod sqs;
 mod object_files;
 pub mod s3;
 
+pub use clients::{s3_client, sdk_config, sqs_client};
 pub use s3::EmbeddedS3;
 pub use sqs::EmbeddedSqs;
 

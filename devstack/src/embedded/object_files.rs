@@ -261,7 +261,7 @@ mod tests {
         let files = ObjectFiles::open(dir.path().to_owned()).unwrap();
         files.create_bucket("b").unwrap();
         let path = files.path("b", "k").unwrap();
-        for damaged in [&b"short"[..], b"no length at all", b"{}00000002", b"abc{\"size\":4}0000000a"] {
+        for damaged in [&b"short"[..], b"no length at all", b"{]00000002", b"abc{\"size\":4}0000000a"] {
             std::fs::write(&path, damaged).unwrap();
             let error = read(&path).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");

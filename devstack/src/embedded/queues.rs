@@ -151,6 +151,9 @@ impl Queues {
         if let Some(sent_at) = message.attributes.get_mut("SentTimestamp") {
             *sent_at = live.sent_at.to_string();
         }
+        if live.first_id.is_some() {
+            message.message_id = live.first_id;
+        }
         if let (true, Some(group)) = (wants_group, live.group) {
             message.attributes.insert("MessageGroupId".to_owned(), group);
         }
@@ -209,6 +212,7 @@ fn sent(
     let delay = u64::try_from(delay_seconds.unwrap_or(0)).unwrap_or(0);
     Sent {
         id: String::new(),
+        first_id: None,
         queue: queue_name(queue_url).to_owned(),
         body: body.to_owned(),
         group,

@@ -84,7 +84,9 @@ impl Queues {
                 };
                 match self.provider.send_message(message).await {
                     Ok(output) => {
-                        sent.id = output.message_id.unwrap_or_default();
+                        let id = output.message_id.unwrap_or_default();
+                        let before = std::mem::replace(&mut sent.id, id);
+                        sent.first_id.get_or_insert(before);
                         self.journal.sent(sent)?;
                     }
                     Err(error) => tracing::warn!(queue = sent.queue, %error, "a kept message cannot be restored"),

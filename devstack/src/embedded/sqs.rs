@@ -33,10 +33,10 @@ pub struct SqsOptions {
 
 /// SQS on a loopback port.
 ///
-/// With a folder it survives a second start, and a kill: every queue with its attributes, every message that was sent
-/// and not deleted, its body, attributes, message group, sent time and receive count. What a restart changes: message
-/// ids, receipt handles (old ones are stale) and visibility (messages in flight are visible at once). Not kept: tags'
-/// order, the first-receive time, FIFO queues' messages, and what a power failure takes from the page cache.
+/// With a folder it survives a second start, and a kill: every queue with its attributes and tags, every message that
+/// was sent and not deleted, with its id, body, attributes, message group, sent time and receive count. A restart makes
+/// messages in flight visible at once and their receipt handles stale. Not kept: the first-receive time, the messages of
+/// FIFO queues, and what a power failure takes from the page cache.
 #[derive(Debug)]
 pub struct EmbeddedSqs {
     endpoint: Endpoint,

@@ -1,0 +1,4 @@
+//! The devstack seen from outside: real SDK clients, real processes.
+
+mod embedded_s3;
+mod embedded_sqs;
