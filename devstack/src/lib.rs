@@ -2,4 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod embedded;
+pub mod ministack;
 pub mod stack;
+pub mod submit;
+pub mod cli;

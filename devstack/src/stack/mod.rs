@@ -169,7 +169,7 @@ impl Stack {
             workers.push(process.await.map_err(failed("a worker"))?);
         }
 
-        let http = reqwest::Client::new();
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client without TLS has nothing to load");
         let stack = Self { endpoints, secrets, http, api, workers, watchdog, stand_ins, s3, sqs, data };
         if let Err(error) = stack.wait_ready().await {
             stack.stop().await;
