@@ -238,3 +238,156 @@ fn send(pid: u32, signal: Signal) -> io::Result<()> {
 fn described(status: io::Result<ExitStatus>) -> String {
     status.map_or_else(|error| error.to_string(), |status| status.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::ExitStatusExt;
+    use std::path::Path;
+
+    use crate::stack::ports::loopback;
+
+    struct Fixture {
+        dir: tempfile::TempDir,
+        watchdog: Arc<Watchdog>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let watchdog = script(dir.path(), "watchdog", "cat > /dev/null");
+            Self { watchdog: Arc::new(Watchdog::start(&watchdog).unwrap()), dir }
+        }
+
+        async fn start(&self, text: &str, change: impl FnOnce(&mut Program)) -> Process {
+            let mut program = Program {
+                name: "subject".to_owned(),
+                path: script(self.dir.path(), "subject", text),
+                env: vec![("OUT".to_owned(), self.dir.path().join("out").display().to_string())],
+                env_remove: &["HOME"],
+                restart: true,
+                admin: loopback(1),
+            };
+            change(&mut program);
+            let output = Output::start(self.dir.path(), "subject", 0, false).await.unwrap();
+            Process::start(program, output, Arc::clone(&self.watchdog))
+        }
+
+        /// What the script wrote to `$OUT`, once it has.
+        async fn out(&self) -> String {
+            within(async {
+                loop {
+                    match std::fs::read_to_string(self.dir.path().join("out")) {
+                        Ok(text) if text.ends_with('\n') => return text,
+                        _ => tokio::time::sleep(Duration::from_millis(10)).await,
+                    }
+                }
+            })
+            .await
+        }
+    }
+
+    fn script(dir: &Path, name: &str, text: &str) -> PathBuf {
+        let path = dir.join(name);
+        // Written beside and renamed: a script that is open for writing cannot be executed.
+        let temporary = dir.join(format!("{name}.new"));
+        std::fs::write(&temporary, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&temporary, PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::rename(&temporary, &path).unwrap();
+        path
+    }
+
+    async fn within<T>(future: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(30), future).await.expect("it happens within 30 s")
+    }
+
+    async fn failure(process: &Process) -> String {
+        let mut failure = process.failure();
+        within(failure.wait_for(Option::is_some)).await.unwrap().clone().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_killed_process_is_started_again() {
+        let fixture = Fixture::new();
+        let process = fixture.start("exec sleep 1000", |_| {}).await;
+        let first = within(process.restarted(0)).await.unwrap();
+        process.signal(Signal::SIGKILL).unwrap();
+        let second = within(process.restarted(first)).await.unwrap();
+        assert_ne!(first, second);
+        within(process.stop()).await;
+        assert!(send(second, Signal::SIGTERM).is_err(), "its process group is gone");
+    }
+
+    #[tokio::test]
+    async fn a_stop_lets_the_process_finish() {
+        let fixture = Fixture::new();
+        let text = "trap 'echo finished > $OUT; exit 0' TERM\necho ready >> $OUT\nwhile :; do sleep 0.05; done";
+        let process = fixture.start(text, |_| {}).await;
+        assert_eq!(fixture.out().await, "ready\n");
+        within(process.stop()).await;
+        assert_eq!(fixture.out().await, "finished\n");
+    }
+
+    #[tokio::test]
+    async fn variables_are_set_and_foreign_ones_are_not_seen() {
+        let fixture = Fixture::new();
+        let process = fixture.start("echo \"${HOME:-no home} $SET\" > $OUT\nexec sleep 1000", |program| {
+            program.env.push(("SET".to_owned(), "first".to_owned()));
+            program.env.push(("SET".to_owned(), "last".to_owned()));
+        });
+        let process = process.await;
+        assert_eq!(fixture.out().await, "no home last\n");
+        within(process.stop()).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_not_started_again_says_why() {
+        let fixture = Fixture::new();
+        let process = fixture.start("exit 3", |program| program.restart = false).await;
+        let reason = failure(&process).await;
+        assert!(reason.contains("exit status: 3"), "{reason}");
+        let error = process.ready(&reqwest::Client::new(), Duration::from_secs(1)).await.unwrap_err();
+        assert!(matches!(error, NotReady::GaveUp { .. }), "{error}");
+
+        let missing = fixture.start("", |program| program.path = PathBuf::from("/nonexistent/program")).await;
+        let reason = failure(&missing).await;
+        assert!(reason.contains("/nonexistent/program"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn ready_waits_for_200_and_tells_what_it_heard_instead() {
+        let fixture = Fixture::new();
+        let listener = tokio::net::TcpListener::bind(loopback(0)).await.unwrap();
+        let admin = listener.local_addr().unwrap();
+        let (ready, is_ready) = watch::channel(false);
+        let answer = axum::routing::get(async move || {
+            if *is_ready.borrow() {
+                Ok("ready")
+            } else {
+                Err((axum::http::StatusCode::SERVICE_UNAVAILABLE, "no model"))
+            }
+        });
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, axum::Router::new().route("/ready", answer)).await });
+
+        let process = fixture.start("exec sleep 1000", |program| program.admin = admin).await;
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let error = process.ready(&http, Duration::ZERO).await.unwrap_err().to_string();
+        assert!(error.contains("no model") && error.contains("subject.log"), "{error}");
+        ready.send_replace(true);
+        process.ready(&http, Duration::from_secs(30)).await.unwrap();
+        within(process.stop()).await;
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ignores_the_stop_is_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let deaf = script(dir.path(), "deaf", "trap '' TERM\nwhile :; do sleep 0.05; done");
+        let mut child = Command::new(deaf).process_group(0).kill_on_drop(true).spawn().unwrap();
+        let pid = child.id().unwrap();
+        // Zero grace could end it before it is deaf: either way it must end, and only SIGKILL ends a deaf one.
+        let status = within(terminate("deaf", &mut child, pid, Duration::from_millis(500))).await.unwrap();
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32));
+    }
+}

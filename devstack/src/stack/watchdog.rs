@@ -105,3 +105,42 @@ pub fn watch(input: impl BufRead, grace: Duration) -> io::Result<()> {
 fn signal_all(groups: &mut BTreeSet<i32>, signal: Signal) {
     groups.retain(|pid| killpg(Pid::from_raw(*pid), signal).is_ok());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+
+    fn sleeper() -> std::process::Child {
+        std::process::Command::new("sleep").arg("1000").process_group(0).spawn().unwrap()
+    }
+
+    #[test]
+    fn at_the_end_of_the_input_what_is_left_is_ended() {
+        let (mut left, mut forgotten) = (sleeper(), sleeper());
+        let (left_id, forgotten_id) = (left.id(), forgotten.id());
+        let input = Cursor::new(format!("+{left_id}\n+{forgotten_id}\n-{forgotten_id}\nnonsense\n+1\n"));
+        let watching = std::thread::spawn(move || watch(input, Duration::from_secs(30)));
+        assert_eq!(left.wait().unwrap().signal(), Some(Signal::SIGTERM as i32));
+        watching.join().unwrap().unwrap();
+        assert!(forgotten.try_wait().unwrap().is_none(), "a forgotten process is left alone");
+        forgotten.kill().unwrap();
+        forgotten.wait().unwrap();
+    }
+
+    #[test]
+    fn what_does_not_end_is_killed() {
+        let mut deaf = std::process::Command::new("sh")
+            .args(["-c", "trap '' TERM; echo deaf; while :; do sleep 0.05; done"])
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut heard = String::new();
+        io::BufReader::new(deaf.stdout.take().unwrap()).read_line(&mut heard).unwrap();
+        assert_eq!(heard, "deaf\n");
+        watch(Cursor::new(format!("+{}\n", deaf.id())), Duration::from_millis(200)).unwrap();
+        assert_eq!(deaf.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));
+    }
+}

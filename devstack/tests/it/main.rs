@@ -2,3 +2,5 @@
 
 mod embedded_s3;
 mod embedded_sqs;
+mod submit;
+mod watchdog;
