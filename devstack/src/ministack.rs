@@ -1,4 +1,4 @@
-//! `Ministack`: the second implementation of SQS and S3, a pinned release from PyPI in a folder of its own.
+//! `Ministack`: the second implementation of SQS and S3, a pinned release from `PyPI` in a folder of its own.
 
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};

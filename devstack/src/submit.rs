@@ -35,7 +35,7 @@ pub struct SubmitArgs {
     /// File to save the picture in [default: the job's id and .webp].
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Origin of the API [default: the running stack's, or http://127.0.0.1:8080].
+    /// Origin of the API [default: the running stack's, or port 8080 here].
     #[arg(long, value_name = "URL")]
     pub api: Option<String>,
     /// Bearer key [default: the stack's own].

@@ -1,4 +1,4 @@
-//! The journal that lets queued messages outlive the process: one JSON line per send, receive, delete and purge.
+//! The journal that lets queued messages outlive the process: one JSON line per send, receive and delete.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -67,7 +67,6 @@ enum Record {
     Sent(Sent),
     Received { id: String, queue: String },
     Deleted { id: String },
-    Purged { queue: String },
 }
 
 /// What is remembered in memory of a live message.
@@ -77,6 +76,7 @@ pub(super) struct Live {
     pub(super) queue: String,
     pub(super) group: Option<String>,
     pub(super) sent_at: u64,
+    pub(super) receives: u32,
 }
 
 /// Appends to the journal file. A line is in the page cache before the call returns: it survives a kill of this
@@ -117,6 +117,7 @@ impl Journal {
             queue: sent.queue.clone(),
             group: sent.group.clone(),
             sent_at: sent.sent_at,
+            receives: sent.receives,
         };
         let id = sent.id.clone();
         let mut state = self.lock();
@@ -130,6 +131,7 @@ impl Journal {
     pub(super) fn received(&self, id: &str, queue: &str) -> io::Result<Option<Live>> {
         let mut state = self.lock();
         let Some(live) = state.live.get_mut(id) else { return Ok(None) };
+        live.receives = receives_after(&live.queue, live.receives, queue);
         queue.clone_into(&mut live.queue);
         let live = live.clone();
         state.append(&Record::Received { id: id.to_owned(), queue: queue.to_owned() })?;
@@ -147,10 +149,11 @@ impl Journal {
         state.append(&Record::Deleted { id: id.to_owned() })
     }
 
-    pub(super) fn purged(&self, queue: &str) -> io::Result<()> {
-        let mut state = self.lock();
-        state.live.retain(|_, live| live.queue != queue);
-        state.append(&Record::Purged { queue: queue.to_owned() })
+    /// Deletes every message that `is_gone`.
+    pub(super) fn purged(&self, is_gone: impl Fn(&Live) -> bool) -> io::Result<()> {
+        let gone = |(id, live): (&String, &Live)| is_gone(live).then(|| id.clone());
+        let ids: Vec<String> = self.lock().live.iter().filter_map(gone).collect();
+        ids.iter().try_for_each(|id| self.deleted(id))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -176,6 +179,11 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// The count starts anew in another queue: that is how the embedded queue moves messages.
+fn receives_after(last_queue: &str, receives: u32, queue: &str) -> u32 {
+    if last_queue == queue { receives + 1 } else { 1 }
 }
 
 fn successor(path: &Path) -> PathBuf {
@@ -208,15 +216,13 @@ pub(super) fn replay(path: &Path) -> io::Result<Vec<Sent>> {
             }
             Record::Received { id, queue } => {
                 if let Some(sent) = live.get_mut(&id) {
-                    // The count starts anew in another queue: that is how the embedded queue moves messages.
-                    sent.receives = if sent.queue == queue { sent.receives + 1 } else { 1 };
+                    sent.receives = receives_after(&sent.queue, sent.receives, &queue);
                     sent.queue = queue;
                 }
             }
             Record::Deleted { id } => {
                 live.remove(&id);
             }
-            Record::Purged { queue } => live.retain(|_, sent| sent.queue != queue),
         }
     }
     Ok(order.into_iter().filter_map(|id| live.remove(&id)).collect())
@@ -247,7 +253,7 @@ mod tests {
             }
             journal.sent(sent("other", "letters")).unwrap();
             journal.deleted("b").unwrap();
-            journal.purged("letters").unwrap();
+            journal.purged(|live| live.queue == "letters").unwrap();
         });
         let ids: Vec<String> = replay(&path).unwrap().into_iter().map(|sent| sent.id).collect();
         assert_eq!(ids, ["a", "c"]);

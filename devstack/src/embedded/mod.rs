@@ -7,6 +7,7 @@ mod queues;
 mod restore;
 pub mod sqs;
 mod object_files;
+mod checks;
 pub mod s3;
 
 pub use clients::{s3_client, sdk_config, sqs_client};

@@ -22,14 +22,14 @@ use rustack_sqs_model::operations::SqsOperation;
 use rustack_sqs_model::output::{
     DeleteMessageBatchOutput, DeleteMessageOutput, ReceiveMessageOutput, SendMessageBatchOutput, SendMessageOutput,
 };
-use rustack_sqs_model::types::{Message, MessageAttributeValue};
+use rustack_sqs_model::types::{Message, MessageAttributeValue, RedrivePolicy};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::journal::{Journal, Sent};
+use super::journal::{Journal, Live, Sent};
 
 /// The longest visibility timeout SQS knows: 12 hours.
 pub(super) const LONGEST_VISIBILITY_SECONDS: i32 = 43_200;
@@ -62,15 +62,17 @@ impl Queues {
             SqsOperation::PurgeQueue => {
                 let input: PurgeQueueInput = parse(&body)?;
                 let queue = queue_name(&input.queue_url).to_owned();
+                let redrive = self.redrive_policies().await?;
                 let output = self.provider.purge_queue(input).await?;
-                self.journal.purged(&queue).map_err(unwritten)?;
+                self.journal.purged(|live| lies_in(&redrive, live) == queue).map_err(unwritten)?;
                 json(&output)
             }
             SqsOperation::DeleteQueue => {
                 let input: DeleteQueueInput = parse(&body)?;
                 let queue = queue_name(&input.queue_url).to_owned();
+                let redrive = self.redrive_policies().await?;
                 let output = self.provider.delete_queue(input).await?;
-                self.journal.purged(&queue).map_err(unwritten)?;
+                self.journal.purged(|live| lies_in(&redrive, live) == queue).map_err(unwritten)?;
                 self.save_queues().await?;
                 json(&output)
             }
@@ -90,6 +92,17 @@ impl Queues {
             }
             _ => self.rest.handle_operation(operation, body).await,
         }
+    }
+
+    /// Returns the redrive policy of every queue that has one.
+    async fn redrive_policies(&self) -> Result<HashMap<String, RedrivePolicy>, SqsError> {
+        let queues = self.provider.export_snapshot().await?.queues.into_iter();
+        Ok(queues
+            .filter_map(|queue| {
+                let policy = serde_json::from_str(queue.attributes.get("RedrivePolicy")?).ok()?;
+                Some((queue.name, policy))
+            })
+            .collect())
     }
 
     async fn send(&self, mut input: SendMessageInput) -> Result<SendMessageOutput, SqsError> {
@@ -201,6 +214,14 @@ impl Queues {
     }
 }
 
+/// Returns the queue a message is in. The move to the dead-letter queue happens inside the queue and is not journalled
+/// until somebody receives from there; a message that has used up its receives is counted as moved.
+fn lies_in<'a>(redrive: &'a HashMap<String, RedrivePolicy>, live: &'a Live) -> &'a str {
+    let used_up =
+        redrive.get(&live.queue).filter(|policy| i64::from(live.receives) >= i64::from(policy.max_receive_count));
+    used_up.and_then(|policy| policy.dead_letter_target_arn.rsplit(':').next()).unwrap_or(&live.queue)
+}
+
 fn sent(
     queue_url: &str,
     body: &str,
@@ -232,7 +253,7 @@ fn normalize_redrive_policy(attributes: &mut HashMap<String, String>) {
     if let Some(number) = number {
         policy["maxReceiveCount"] = number.into();
     }
-    if let Ok(policy) = serde_json::from_value::<rustack_sqs_model::types::RedrivePolicy>(policy)
+    if let Ok(policy) = serde_json::from_value::<RedrivePolicy>(policy)
         && let Ok(normal) = serde_json::to_string(&policy)
     {
         *text = normal;

@@ -10,7 +10,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 /// Less free space than this is refused: a queue or a store that cannot write is worse than no start.
-const MIN_FREE_BYTES: u64 = 1024 * 1024 * 1024;
+const MIN_FREE_BYTES: i128 = 1024 * 1024 * 1024;
 /// Folder that `cargo dev reset` keeps: it takes minutes to make again, and holds no data.
 const KEPT_BY_RESET: &str = "venvs";
 /// Name of the lock file.
@@ -26,7 +26,7 @@ pub enum DataDirError {
     #[error(
         "{path} has {free_mib} MiB of free space, at least 1024 are needed: free some, or choose another folder with --dir"
     )]
-    Full { path: PathBuf, free_mib: u64 },
+    Full { path: PathBuf, free_mib: i128 },
     #[error("{path} cannot be read ({source}): run `cargo dev reset`, or restore it")]
     Secrets { path: PathBuf, source: io::Error },
 }
@@ -83,7 +83,8 @@ impl DataDir {
             Err(TryLockError::Error(source)) => return Err(unusable(source)),
         }
         let space = nix::sys::statvfs::statvfs(&path).map_err(|error| unusable(error.into()))?;
-        let free = u64::from(space.blocks_available()) * u64::from(space.fragment_size());
+        // Wider than either type on every system.
+        let free = i128::from(space.blocks_available()) * i128::from(space.fragment_size());
         if free < MIN_FREE_BYTES {
             return Err(DataDirError::Full { path, free_mib: free / 1024 / 1024 });
         }

@@ -4,7 +4,7 @@ mod data_dir;
 mod output;
 pub mod ports;
 mod process;
-mod provision;
+pub mod provision;
 mod settings;
 mod stand_ins;
 mod watchdog;

@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 
 use aws_sdk_s3::error::{DisplayErrorContext, SdkError};
+use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use aws_sdk_sqs::types::QueueAttributeName;
 use thiserror::Error;
+
+use crate::embedded::REGION;
 
 /// Name of the queue.
 pub const QUEUE: &str = "image-jobs";
@@ -27,7 +30,7 @@ pub struct ProvisionError {
 
 /// URLs of the two queues.
 #[derive(Debug, Clone)]
-pub(super) struct Queues {
+pub struct Queues {
     pub queue_url: String,
     pub dead_letter_url: String,
 }
@@ -36,7 +39,7 @@ pub(super) struct Queues {
 ///
 /// # Errors
 /// When SQS refuses, for instance because a queue exists with other attributes.
-pub(super) async fn queues(client: &aws_sdk_sqs::Client) -> Result<Queues, ProvisionError> {
+pub async fn queues(client: &aws_sdk_sqs::Client) -> Result<Queues, ProvisionError> {
     let dead_letter_url = queue(client, DEAD_LETTER_QUEUE, HashMap::new()).await?;
     let arn = client
         .get_queue_attributes()
@@ -71,8 +74,11 @@ async fn queue(
 ///
 /// # Errors
 /// When S3 refuses.
-pub(super) async fn bucket(client: &aws_sdk_s3::Client) -> Result<(), ProvisionError> {
-    match client.create_bucket().bucket(BUCKET).send().await {
+pub async fn bucket(client: &aws_sdk_s3::Client) -> Result<(), ProvisionError> {
+    // AWS refuses a bucket outside us-east-1 that does not name its region.
+    let region = CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(REGION));
+    let request = client.create_bucket().bucket(BUCKET).create_bucket_configuration(region.build());
+    match request.send().await {
         Err(SdkError::ServiceError(error)) if error.err().is_bucket_already_owned_by_you() => Ok(()),
         Err(error) => Err(failed(BUCKET, &error)),
         Ok(_) => Ok(()),

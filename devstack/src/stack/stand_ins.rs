@@ -1,4 +1,4 @@
-//! Bedrock and CloudFront of the stack.
+//! Bedrock and `CloudFront` of the stack.
 
 use std::io;
 

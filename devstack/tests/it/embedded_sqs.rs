@@ -276,3 +276,23 @@ async fn a_restart_brings_back_what_was_not_deleted() {
     let dead = last.receive(&last.dead).await;
     assert_eq!(dead[0].body(), Some("tried once"));
 }
+
+#[tokio::test]
+async fn a_purge_knows_what_has_moved_to_the_dead_letter_queue() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = Fixture::start(Some(dir.path()), &[]).await;
+    before.send("dead").await;
+    for _ in 0..2 {
+        let message = before.receive_one().await;
+        before.set_visibility(&message, 0).await;
+    }
+    assert!(before.receive(&before.jobs).await.is_empty());
+    before.send("purged").await;
+    before.client.purge_queue().queue_url(&before.jobs).send().await.unwrap();
+    drop(before);
+
+    let after = Fixture::start(Some(dir.path()), &[]).await;
+    assert!(after.receive(&after.jobs).await.is_empty());
+    let dead = after.client.receive_message().queue_url(&after.dead).wait_time_seconds(10).send().await.unwrap();
+    assert_eq!(dead.messages.unwrap()[0].body(), Some("dead"));
+}
