@@ -1,0 +1,263 @@
+//! `cargo dev`: the commands and what they do.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use service::settings::{LogFormat, ObserveSettings};
+use service::{shutdown, telemetry};
+use tokio::process::Command as Process;
+
+use crate::embedded::sqs::SqsOptions;
+use crate::embedded::{ACCESS_KEY_ID, EmbeddedS3, EmbeddedSqs, REGION, SECRET_ACCESS_KEY};
+use crate::stack::ports::loopback;
+use crate::stack::{DataDir, PortArgs, Ports, STOP_GRACE, Stack, StackOptions, read_endpoints, read_secrets, watch};
+use crate::submit::{SubmitArgs, submit};
+
+/// The whole system on this machine: no AWS account, no containers.
+#[derive(Debug, Parser)]
+#[command(name = "cargo dev", bin_name = "cargo dev", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// Folder of all data [default: .dev in the workspace].
+    #[arg(long, global = true, env = "DEV_DIR", value_name = "FOLDER")]
+    dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Builds and starts everything; Ctrl-C stops it.
+    Up(UpArgs),
+    /// Makes one picture and saves it.
+    Submit(SubmitArgs),
+    /// Removes all data: queues, objects, logs, keys.
+    Reset(ResetArgs),
+    /// Runs every test of the workspace.
+    Test(TestArgs),
+    /// Starts SQS and S3 alone.
+    Emulator(PortArgs),
+    /// Ends the stack's processes when the stack is gone.
+    #[command(hide = true)]
+    Watchdog,
+}
+
+#[derive(Debug, Args)]
+struct UpArgs {
+    /// Number of workers.
+    #[arg(long, env = "DEV_WORKERS", default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=64))]
+    workers: u16,
+    /// Start the binaries as they are.
+    #[arg(long)]
+    no_build: bool,
+    /// What the processes log, in the syntax of tracing-subscriber's `EnvFilter`.
+    #[arg(long, env = "LOG_FILTER", default_value = "info", value_name = "FILTER")]
+    log_filter: String,
+    #[command(flatten)]
+    ports: PortArgs,
+}
+
+#[derive(Debug, Args)]
+struct ResetArgs {
+    /// Remove installed tools as well.
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+struct TestArgs {
+    /// Passed on to `cargo test`, after `--`.
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+type Outcome = Result<ExitCode, Box<dyn Error>>;
+
+/// Runs the command of the command line and returns the exit code.
+pub fn run(cli: Cli) -> ExitCode {
+    let dir = cli.dir.unwrap_or_else(|| workspace().join(".dev"));
+    let outcome = match cli.command {
+        Command::Watchdog => watch(std::io::stdin().lock(), STOP_GRACE).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Command::Reset(args) => reset(&dir, args.all),
+        Command::Up(args) => block_on(up(&dir, args)),
+        Command::Submit(args) => block_on(picture(&dir, args)),
+        Command::Test(args) => block_on(test(args)),
+        Command::Emulator(ports) => block_on(emulator(&dir, Ports::from(&ports))),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
+    tokio::runtime::Runtime::new()?.block_on(command)
+}
+
+async fn up(dir: &Path, args: UpArgs) -> Outcome {
+    let signal = shutdown::on_signal()?;
+    init_logs()?;
+    if !args.no_build && !cargo(["build", "--release", "--package", "api", "--package", "worker"]).await? {
+        return Err("the build failed: see above".into());
+    }
+    let options = StackOptions {
+        ports: Ports::from(&args.ports),
+        workers: usize::from(args.workers),
+        print: true,
+        log_filter: args.log_filter,
+        ..StackOptions::new(dir, binaries_dir()?)
+    };
+    let stack = tokio::select! {
+        stack = Stack::start(options) => stack?,
+        () = signal.cancelled() => return Ok(ExitCode::SUCCESS),
+    };
+    println!("{}", summary(&stack));
+    let failure = tokio::select! {
+        () = signal.cancelled() => None,
+        reason = stack.failed() => Some(reason),
+    };
+    println!(
+        "\nStopping: jobs in progress may finish, at most {} s. Ctrl-C again does not wait.",
+        STOP_GRACE.as_secs()
+    );
+    stack.stop().await;
+    match failure {
+        Some(reason) => Err(reason.into()),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// What a person needs to know of a running stack.
+fn summary(stack: &Stack) -> String {
+    let endpoints = stack.endpoints();
+    let (api, key) = (&endpoints.api_url, stack.api_key());
+    let admin = stack.admin_urls().join("  ");
+    format!(
+        "
+The stack is up. Ctrl-C stops it; what is queued and stored stays.
+
+  API          {api}
+  docs         {api}/docs
+  CDN          {}
+  admin        {admin}   (/live /ready /metrics)
+  SQS          {}
+  queue        {}
+  dead letter  {}
+  S3           {}   (bucket {})
+  Bedrock      {}
+  logs         {}
+
+  cargo dev submit \"a red fox in the snow\"
+  curl {api}/v1/jobs -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{{\"prompt\":\"a red fox\"}}'
+",
+        endpoints.cdn_url,
+        endpoints.sqs_url,
+        endpoints.queue_url,
+        endpoints.dead_letter_url,
+        endpoints.s3_url,
+        endpoints.bucket,
+        endpoints.bedrock_url,
+        stack.logs_dir().display(),
+    )
+}
+
+async fn picture(dir: &Path, args: SubmitArgs) -> Outcome {
+    let running = read_endpoints(dir).map(|endpoints| endpoints.api_url);
+    let origin = args.api.clone().or(running).unwrap_or_else(|| "http://127.0.0.1:8080".to_owned());
+    let key = match &args.key {
+        Some(key) => key.clone(),
+        None => read_secrets(dir)?
+            .map(|secrets| secrets.api_key)
+            .ok_or("there is no key yet: run `cargo dev up` first, or give one with --key")?,
+    };
+    let saved = submit(&args, &origin, &key).await?;
+    println!("{}", saved.url);
+    println!("saved {} ({} bytes) after {:.1} s", saved.path.display(), saved.bytes, saved.took.as_secs_f64());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn reset(dir: &Path, all: bool) -> Outcome {
+    if dir.exists() {
+        DataDir::open(dir)?.reset(all)?;
+    }
+    println!("{} is empty{}", dir.display(), if all { "" } else { " but for installed tools (--all removes them)" });
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn test(args: TestArgs) -> Outcome {
+    let mut command = vec!["test".to_owned(), "--release".to_owned(), "--workspace".to_owned()];
+    command.extend(args.args);
+    Ok(if cargo(command).await? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn emulator(dir: &Path, ports: Ports) -> Outcome {
+    let signal = shutdown::on_signal()?;
+    init_logs()?;
+    let data = DataDir::open(dir)?;
+    let sqs_options = SqsOptions { dir: Some(data.path().join("sqs")) };
+    let taken =
+        |what, flag| move |error| format!("{what} cannot be started ({error}): choose another port with {flag}");
+    let sqs = EmbeddedSqs::start(loopback(ports.sqs), sqs_options).await.map_err(taken("SQS", "--sqs-port"))?;
+    let s3 = EmbeddedS3::start(loopback(ports.s3), data.path().join("s3")).await.map_err(taken("S3", "--s3-port"))?;
+    println!(
+        "export AWS_ENDPOINT_URL_SQS={}\nexport AWS_ENDPOINT_URL_S3={}\nexport AWS_REGION={REGION}\n\
+         export AWS_ACCESS_KEY_ID={ACCESS_KEY_ID}\nexport AWS_SECRET_ACCESS_KEY={SECRET_ACCESS_KEY}",
+        sqs.url(),
+        s3.url(),
+    );
+    signal.cancelled().await;
+    s3.stop().await;
+    sqs.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs cargo in the workspace, with its output on ours. Returns whether it succeeded.
+async fn cargo<I>(args: I) -> std::io::Result<bool>
+where
+    I: IntoIterator,
+    I::Item: AsRef<std::ffi::OsStr>,
+{
+    let status = Process::new(env!("CARGO")).args(args).current_dir(workspace()).kill_on_drop(true).status().await?;
+    Ok(status.success())
+}
+
+/// Our own lines are few; the embedded services only speak when something is wrong.
+fn init_logs() -> Result<(), telemetry::TelemetryError> {
+    telemetry::init_logs(&ObserveSettings {
+        admin_addr: loopback(0),
+        log_filter: "warn,devstack=info".to_owned(),
+        log_format: LogFormat::Text,
+    })
+}
+
+/// This command is built inside the workspace that it serves.
+fn workspace() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// The other binaries are built beside this one.
+fn binaries_dir() -> std::io::Result<PathBuf> {
+    let mut path = std::env::current_exe()?;
+    path.pop();
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_visible_command_says_what_it_does() {
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+        }
+    }
+}

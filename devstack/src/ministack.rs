@@ -1,0 +1,162 @@
+//! `Ministack`: the second implementation of SQS and S3, a pinned release from `PyPI` in a folder of its own.
+
+use std::ffi::OsStr;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::process::{Child, Command};
+
+use crate::embedded::REGION;
+use crate::stack::ports::{chosen, loopback};
+
+/// The release that the tests were written against (MIT).
+pub const VERSION: &str = "1.5.33";
+/// What the pipeline uses.
+const SERVICES: &str = "sqs,s3";
+/// It starts in 0.3 s on an idle machine.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const ASK_EVERY: Duration = Duration::from_millis(50);
+const LOCK_EVERY: Duration = Duration::from_millis(200);
+
+/// `MiniStack` did not start.
+#[derive(Debug, Error)]
+pub enum MinistackError {
+    #[error("python3 is missing ({0}): install Python 3.10 or later with its venv module")]
+    NoPython(io::Error),
+    #[error("{step} failed: {output}")]
+    Install { step: &'static str, output: String },
+    #[error("{path} cannot be used: {source}")]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("MiniStack ended before it was ready ({status}); its output is in {log}")]
+    Ended { status: String, log: PathBuf },
+    #[error("MiniStack was not ready on port {port} within {} s; its output is in {log}", START_TIMEOUT.as_secs())]
+    NotReady { port: u16, log: PathBuf },
+}
+
+/// A running `MiniStack`, with empty services that forget everything. Dropping it kills it.
+#[derive(Debug)]
+pub struct Ministack {
+    child: Child,
+    url: String,
+}
+
+impl Ministack {
+    /// Installs the pinned release into `{dir}/venvs` unless it is there, and starts it on 127.0.0.1. Port 0 takes a
+    /// free one.
+    ///
+    /// # Errors
+    /// When there is no Python, the installation fails (it needs the network once), or it does not become ready.
+    pub async fn start(dir: &Path, port: u16) -> Result<Self, MinistackError> {
+        let folder = |path: &Path| {
+            let path = path.to_owned();
+            move |source| MinistackError::Folder { path, source }
+        };
+        let venv = install(&dir.join("venvs")).await?;
+        let port = chosen(port).map_err(folder(dir))?;
+        let home = dir.join("ministack").join(port.to_string());
+        std::fs::create_dir_all(&home).map_err(folder(&home))?;
+        let log = home.join("output.log");
+        let output = File::create(&log).map_err(folder(&log))?;
+        let errors = output.try_clone().map_err(folder(&log))?;
+        let mut child = Command::new(venv.join("bin/ministack"))
+            .env("GATEWAY_PORT", port.to_string())
+            .env("BIND_HOST", "127.0.0.1")
+            .env("MINISTACK_HOST", "127.0.0.1")
+            .env("MINISTACK_REGION", REGION)
+            .env("SERVICES", SERVICES)
+            // Otherwise it looks for a container engine.
+            .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+            .env("STATE_DIR", home.join("state"))
+            .env("S3_DATA_DIR", home.join("s3"))
+            .env("TMPDIR", &home)
+            .current_dir(&home)
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(folder(&venv))?;
+        let url = format!("http://{}", loopback(port));
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client without TLS has nothing to load");
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            if let Some(status) = child.try_wait().map_err(folder(&venv))? {
+                return Err(MinistackError::Ended { status: status.to_string(), log });
+            }
+            let health = http.get(format!("{url}/_ministack/health")).timeout(Duration::from_secs(2)).send().await;
+            if health.is_ok_and(|response| response.status().is_success()) {
+                return Ok(Self { child, url });
+            }
+            if Instant::now() >= deadline {
+                return Err(MinistackError::NotReady { port, log });
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
+    /// Returns the endpoint of both services.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Kills it and waits until it is gone. It keeps nothing, so there is nothing to finish.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub async fn stop(mut self) -> io::Result<()> {
+        self.child.kill().await
+    }
+}
+
+/// Returns the folder of the installed release. Callers in parallel, in this process or another, wait for the first.
+async fn install(venvs: &Path) -> Result<PathBuf, MinistackError> {
+    let unusable = |source| MinistackError::Folder { path: venvs.to_owned(), source };
+    std::fs::create_dir_all(venvs).map_err(unusable)?;
+    let venvs = venvs.canonicalize().map_err(unusable)?;
+    let venv = venvs.join(format!("ministack-{VERSION}"));
+    let complete = venv.join("complete");
+    let lock = File::create(venvs.join("ministack.lock")).map_err(unusable)?;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_EVERY).await,
+            Err(TryLockError::Error(source)) => return Err(unusable(source)),
+        }
+    }
+    if complete.exists() {
+        return Ok(venv);
+    }
+    if venv.exists() {
+        std::fs::remove_dir_all(&venv).map_err(unusable)?;
+    }
+    run("python3 -m venv", "python3", [OsStr::new("-m"), OsStr::new("venv"), venv.as_os_str()]).await?;
+    let requirement = format!("ministack=={VERSION}");
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", &requirement].map(OsStr::new);
+    run("pip install ministack", venv.join("bin/python"), pip).await?;
+    std::fs::write(&complete, VERSION).map_err(unusable)?;
+    Ok(venv)
+}
+
+async fn run<const N: usize>(
+    step: &'static str,
+    program: impl AsRef<OsStr>,
+    args: [&OsStr; N],
+) -> Result<(), MinistackError> {
+    let output = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(MinistackError::NoPython)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = [output.stdout, output.stderr].concat();
+    Err(MinistackError::Install { step, output: String::from_utf8_lossy(&text).trim().to_owned() })
+}

@@ -1,0 +1,322 @@
+//! `Stack`: the embedded services, the stand-ins, the API and the workers, started in order and stopped in reverse.
+
+mod data_dir;
+mod output;
+pub mod ports;
+mod process;
+pub mod provision;
+mod settings;
+mod stand_ins;
+mod watchdog;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{join_all, select_all};
+use nix::sys::signal::Signal;
+use thiserror::Error;
+
+use crate::embedded::sqs::SqsOptions;
+use crate::embedded::{EmbeddedS3, EmbeddedSqs, s3_client, sdk_config, sqs_client};
+
+pub use data_dir::{DataDir, DataDirError, Endpoints, Secrets, read_endpoints, read_secrets};
+pub use ports::{PortArgs, PortError, Ports};
+pub use process::NotReady;
+pub use provision::{BUCKET, DEAD_LETTER_QUEUE, LEASE_SECONDS, MAX_RECEIVE_COUNT, ProvisionError, QUEUE};
+pub use watchdog::{STOP_GRACE, watch};
+
+use output::Output;
+use ports::{chosen, loopback};
+use process::{Process, Program};
+use settings::ChildSettings;
+use stand_ins::StandIns;
+use watchdog::Watchdog;
+
+/// How long a process may take until it is ready; they take well under a second.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What to start, and with what.
+#[derive(Debug, Clone)]
+pub struct StackOptions {
+    /// Folder of all data.
+    pub dir: PathBuf,
+    /// Ports; [`Ports::ANY`] for tests.
+    pub ports: Ports,
+    /// Number of workers.
+    pub workers: usize,
+    /// Further variables of the API; they win over the stack's own.
+    pub api_env: Vec<(String, String)>,
+    /// Further variables of every worker; they win over the stack's own.
+    pub worker_env: Vec<(String, String)>,
+    /// Print what the processes print. Their log files in `{dir}/logs` are written in any case.
+    pub print: bool,
+    /// Start a process again that ended by itself.
+    pub restart: bool,
+    /// `LOG_FILTER` of the processes.
+    pub log_filter: String,
+    /// Folder with `image-api`, `image-worker` and `dev`.
+    pub binaries_dir: PathBuf,
+}
+
+impl StackOptions {
+    /// Options for a quiet stack on free ports with two workers.
+    pub fn new(dir: impl Into<PathBuf>, binaries_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            ports: Ports::ANY,
+            workers: 2,
+            api_env: Vec::new(),
+            worker_env: Vec::new(),
+            print: false,
+            restart: true,
+            log_filter: "info".to_owned(),
+            binaries_dir: binaries_dir.into(),
+        }
+    }
+}
+
+/// The stack did not start.
+#[derive(Debug, Error)]
+pub enum StackError {
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Port(#[from] PortError),
+    #[error("{what} cannot be started: {source}")]
+    Start { what: &'static str, source: io::Error },
+    #[error("{path} is missing: build it with `cargo build --release --package {package}`")]
+    Missing { path: PathBuf, package: &'static str },
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
+}
+
+/// A running stack. Dropping it kills the processes; [`Stack::stop`] lets them finish.
+#[derive(Debug)]
+pub struct Stack {
+    endpoints: Endpoints,
+    secrets: Secrets,
+    http: reqwest::Client,
+    // In the order of a stop.
+    api: Process,
+    workers: Vec<Process>,
+    watchdog: Arc<Watchdog>,
+    stand_ins: StandIns,
+    s3: EmbeddedS3,
+    sqs: EmbeddedSqs,
+    data: DataDir,
+}
+
+impl Stack {
+    /// Starts everything, each part when what it needs answers.
+    ///
+    /// # Errors
+    /// Names what could not be started and what to do about it; what had been started is stopped.
+    pub async fn start(options: StackOptions) -> Result<Self, StackError> {
+        let failed = |what| move |source| StackError::Start { what, source };
+        let binary = |name: &str, package| {
+            let path = options.binaries_dir.join(name);
+            if path.is_file() { Ok(path) } else { Err(StackError::Missing { path, package }) }
+        };
+        let (api_path, worker_path) = (binary("image-api", "api")?, binary("image-worker", "worker")?);
+        let dev_path = binary("dev", "devstack")?;
+        let data = DataDir::open(&options.dir)?;
+        options.ports.check(options.workers)?;
+        let secrets = data.secrets()?;
+
+        let sqs_options = SqsOptions { dir: Some(data.path().join("sqs")) };
+        let sqs = EmbeddedSqs::start(loopback(options.ports.sqs), sqs_options).await.map_err(failed("SQS"))?;
+        let s3 = EmbeddedS3::start(loopback(options.ports.s3), data.path().join("s3")).await.map_err(failed("S3"))?;
+        let s3_client = s3_client(&s3.url());
+        let queues = provision::queues(&sqs_client(&sqs.url())).await?;
+        provision::bucket(&s3_client).await?;
+        let stand_ins =
+            StandIns::start(&options.ports, s3_client, BUCKET).await.map_err(failed("Bedrock or the CDN"))?;
+
+        let api_port = chosen(options.ports.api).map_err(failed("the API"))?;
+        let endpoints = Endpoints {
+            api_url: format!("http://{}", loopback(api_port)),
+            cdn_url: stand_ins.cdn_url.clone(),
+            sqs_url: sqs.url(),
+            s3_url: s3.url(),
+            bedrock_url: stand_ins.bedrock_url.clone(),
+            queue_url: queues.queue_url,
+            dead_letter_url: queues.dead_letter_url,
+            bucket: BUCKET.to_owned(),
+        };
+        let settings = ChildSettings { endpoints: &endpoints, secrets: &secrets, options: &options };
+        let watchdog = Arc::new(Watchdog::start(&dev_path).map_err(failed("the watchdog"))?);
+        let launch = async |index: usize, name: String, path: &Path, admin: u16, env: Vec<(String, String)>| {
+            let admin = loopback(chosen(admin)?);
+            let output = Output::start(&data.path().join("logs"), &name, index, options.print).await?;
+            let mut env = settings.with_common(admin, env);
+            // Later entries win: what the caller asks for comes last.
+            env.extend((if index == 0 { &options.api_env } else { &options.worker_env }).iter().cloned());
+            let path = path.to_owned();
+            let program = Program { name, path, env, env_remove: settings::FOREIGN, restart: options.restart, admin };
+            Ok(Process::start(program, output, Arc::clone(&watchdog)))
+        };
+        let api_env = settings.api(loopback(api_port));
+        let api =
+            launch(0, "api".to_owned(), &api_path, options.ports.admin, api_env).await.map_err(failed("the API"))?;
+        let mut workers = Vec::new();
+        for worker in 1..=options.workers {
+            let admin = options.ports.worker_admin(worker, options.workers)?;
+            let process = launch(worker, format!("worker-{worker}"), &worker_path, admin, settings.worker());
+            workers.push(process.await.map_err(failed("a worker"))?);
+        }
+
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client without TLS has nothing to load");
+        let stack = Self { endpoints, secrets, http, api, workers, watchdog, stand_ins, s3, sqs, data };
+        if let Err(error) = stack.wait_ready().await {
+            stack.stop().await;
+            return Err(error);
+        }
+        stack.data.save_endpoints(&stack.endpoints).map_err(failed("the list of endpoints"))?;
+        Ok(stack)
+    }
+
+    /// Waits until the API and every worker is ready.
+    ///
+    /// # Errors
+    /// When one is not ready in time.
+    pub async fn wait_ready(&self) -> Result<(), StackError> {
+        for process in self.processes() {
+            process.ready(&self.http, READY_TIMEOUT).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns when a process is not started again, with the reason.
+    pub async fn failed(&self) -> String {
+        let failures = self.processes().map(|process| {
+            let mut failure = process.failure();
+            Box::pin(async move {
+                match failure.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
+                    Ok(reason) => reason.unwrap_or_default(),
+                    Err(_) => std::future::pending().await,
+                }
+            })
+        });
+        select_all(failures).await.0
+    }
+
+    /// Stops the API and the workers together, each within [`STOP_GRACE`], then the services.
+    pub async fn stop(self) {
+        self.data.remove_endpoints();
+        let processes = self.workers.into_iter().chain([self.api]);
+        join_all(processes.map(Process::stop)).await;
+        if let Some(watchdog) = Arc::into_inner(self.watchdog) {
+            watchdog.stop().await;
+        }
+        self.stand_ins.stop().await;
+        self.s3.stop().await;
+        self.sqs.stop().await;
+    }
+
+    /// Returns where everything is reached.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    pub fn api_url(&self) -> &str {
+        &self.endpoints.api_url
+    }
+
+    /// Returns the bearer key of the tenant `dev`.
+    pub fn api_key(&self) -> &str {
+        &self.secrets.api_key
+    }
+
+    pub fn cdn_url(&self) -> &str {
+        &self.endpoints.cdn_url
+    }
+
+    pub fn bedrock_url(&self) -> &str {
+        &self.endpoints.bedrock_url
+    }
+
+    pub fn sqs_url(&self) -> &str {
+        &self.endpoints.sqs_url
+    }
+
+    pub fn s3_url(&self) -> &str {
+        &self.endpoints.s3_url
+    }
+
+    pub fn queue_url(&self) -> &str {
+        &self.endpoints.queue_url
+    }
+
+    pub fn dead_letter_url(&self) -> &str {
+        &self.endpoints.dead_letter_url
+    }
+
+    pub fn bucket(&self) -> &str {
+        &self.endpoints.bucket
+    }
+
+    /// Returns the folder with one log file per process.
+    pub fn logs_dir(&self) -> PathBuf {
+        self.data.path().join("logs")
+    }
+
+    /// Returns a configuration with credentials and region, without an endpoint: SQS and S3 have one each.
+    pub fn sdk_config(&self) -> aws_config::SdkConfig {
+        sdk_config()
+    }
+
+    /// Returns a client of the stack's SQS.
+    pub fn sqs_client(&self) -> aws_sdk_sqs::Client {
+        sqs_client(self.sqs_url())
+    }
+
+    /// Returns a client of the stack's S3.
+    pub fn s3_client(&self) -> aws_sdk_s3::Client {
+        s3_client(self.s3_url())
+    }
+
+    /// Returns the base URLs of the admin ports: the API's, then the workers'.
+    pub fn admin_urls(&self) -> Vec<String> {
+        self.processes().map(|process| format!("http://{}", process.admin())).collect()
+    }
+
+    /// Returns the API's process id, None while it is not running.
+    pub fn api_pid(&self) -> Option<u32> {
+        self.api.pid()
+    }
+
+    /// Returns the workers' process ids, None for one that is not running.
+    pub fn worker_pids(&self) -> Vec<Option<u32>> {
+        self.workers.iter().map(Process::pid).collect()
+    }
+
+    /// Sends a signal to a worker, counted from 0: SIGKILL for a crash, SIGTERM for a drain, SIGSTOP for a hang.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn signal_worker(&self, worker: usize, signal: Signal) -> io::Result<()> {
+        self.workers[worker].signal(signal)
+    }
+
+    /// Kills a worker, waits for its successor to be ready, and returns the new process id.
+    ///
+    /// # Errors
+    /// When it is not running, or the new one does not become ready.
+    pub async fn kill_worker(&self, worker: usize) -> Result<u32, StackError> {
+        let failed = |source| StackError::Start { what: "a worker", source };
+        let process = &self.workers[worker];
+        let old = process.pid().ok_or_else(|| failed(io::Error::other("it is not running")))?;
+        process.signal(Signal::SIGKILL).map_err(failed)?;
+        let new = process.restarted(old).await.map_err(failed)?;
+        process.ready(&self.http, READY_TIMEOUT).await?;
+        Ok(new)
+    }
+
+    fn processes(&self) -> impl Iterator<Item = &Process> {
+        [&self.api].into_iter().chain(&self.workers)
+    }
+}

@@ -1,0 +1,393 @@
+//! `Process`: one supervised child: started, watched, restarted when it ends by itself, stopped when asked.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use thiserror::Error;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::output::Output;
+use super::watchdog::{STOP_GRACE, Watchdog};
+
+/// As systemd would: `RestartSec`.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
+/// As systemd would: `StartLimitBurst` in `StartLimitIntervalSec`.
+const RESTARTS: usize = 5;
+const RESTARTS_WITHIN: Duration = Duration::from_secs(60);
+/// How often a starting process is asked whether it is ready.
+const ASK_EVERY: Duration = Duration::from_millis(50);
+/// A process answers its admin port within milliseconds, if at all.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub(super) struct Program {
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    pub(super) env: Vec<(String, String)>,
+    /// Variables of this process that the program must not see.
+    pub(super) env_remove: &'static [&'static str],
+    /// Start it again when it ends by itself.
+    pub(super) restart: bool,
+    /// Where it tells whether it is ready.
+    pub(super) admin: SocketAddr,
+}
+
+/// A process did not become ready.
+#[derive(Debug, Error)]
+pub enum NotReady {
+    #[error("{name} gave up before it was ready: {reason}; its output is in {log}")]
+    GaveUp { name: String, reason: String, log: PathBuf },
+    #[error("{name} was not ready within {seconds} s: {reason}; its output is in {log}")]
+    TimedOut { name: String, seconds: u64, reason: String, log: PathBuf },
+}
+
+/// A running child. Dropping it kills the child.
+#[derive(Debug)]
+pub(super) struct Process {
+    name: String,
+    admin: SocketAddr,
+    log: PathBuf,
+    pid: watch::Receiver<Option<u32>>,
+    failure: watch::Receiver<Option<String>>,
+    stop: CancellationToken,
+    supervision: JoinSet<()>,
+}
+
+impl Process {
+    /// Starts supervising. A program that cannot be started shows up as a failure.
+    pub(super) fn start(program: Program, output: Output, watchdog: Arc<Watchdog>) -> Self {
+        let (pid_changed, pid) = watch::channel(None);
+        let (failed, failure) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let (name, admin, log) = (program.name.clone(), program.admin, output.log().to_owned());
+        let mut supervision = JoinSet::new();
+        supervision.spawn(supervise(program, output, watchdog, pid_changed, failed, stop.clone()));
+        Self { name, admin, log, pid, failure, stop, supervision }
+    }
+
+    /// Returns the process id, None while it is not running.
+    pub(super) fn pid(&self) -> Option<u32> {
+        *self.pid.borrow()
+    }
+
+    /// Returns the address of its admin port.
+    pub(super) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Returns a view of why it is not started again, None while it is.
+    pub(super) fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.failure.clone()
+    }
+
+    /// Sends a signal to the process.
+    pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
+        let pid = self.pid().ok_or_else(|| io::Error::other(format!("{} is not running", self.name)))?;
+        send(pid, signal)
+    }
+
+    /// Waits until it runs under another id than `old`, and returns that.
+    pub(super) async fn restarted(&self, old: u32) -> io::Result<u32> {
+        let mut pid = self.pid.clone();
+        let changed = pid.wait_for(|pid| pid.is_some_and(|pid| pid != old)).await.map_err(io::Error::other)?;
+        changed.ok_or_else(|| io::Error::other("it is not running"))
+    }
+
+    /// Waits until `GET /ready` is answered with 200.
+    pub(super) async fn ready(&self, http: &reqwest::Client, timeout: Duration) -> Result<(), NotReady> {
+        let deadline = Instant::now() + timeout;
+        let url = format!("http://{}/ready", self.admin);
+        loop {
+            if let Some(reason) = self.failure.borrow().clone() {
+                return Err(NotReady::GaveUp { name: self.name.clone(), reason, log: self.log.clone() });
+            }
+            let reason = match http.get(&url).timeout(ASK_TIMEOUT).send().await {
+                Ok(response) if response.status().is_success() => return Ok(()),
+                Ok(response) => response.text().await.unwrap_or_else(|error| error.to_string()),
+                Err(error) if error.is_connect() => format!("nothing listens on {}", self.admin),
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() >= deadline {
+                let (name, seconds, log) = (self.name.clone(), timeout.as_secs(), self.log.clone());
+                return Err(NotReady::TimedOut { name, seconds, reason, log });
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
+    /// Asks it to stop and waits until it has, at most [`STOP_GRACE`]; then it is killed.
+    pub(super) async fn stop(mut self) {
+        self.stop.cancel();
+        while self.supervision.join_next().await.is_some() {}
+    }
+}
+
+async fn supervise(
+    program: Program,
+    output: Output,
+    watchdog: Arc<Watchdog>,
+    pid_changed: watch::Sender<Option<u32>>,
+    failed: watch::Sender<Option<String>>,
+    stop: CancellationToken,
+) {
+    let mut restarts: VecDeque<Instant> = VecDeque::new();
+    loop {
+        let mut readers = JoinSet::new();
+        let started = spawn(&program, &output, &mut readers);
+        let (mut child, pid) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                failed.send_replace(Some(format!("{} cannot be started: {error}", program.path.display())));
+                return;
+            }
+        };
+        if let Err(error) = watchdog.watch(pid).await {
+            tracing::warn!(%error, "the watchdog is gone: a kill of the devstack would leave processes behind");
+        }
+        pid_changed.send_replace(Some(pid));
+        let ended = tokio::select! {
+            ended = child.wait() => Some(ended),
+            () = stop.cancelled() => None,
+        };
+        let stopping = ended.is_none();
+        let status = match ended {
+            Some(status) => status,
+            None => terminate(&program.name, &mut child, pid, STOP_GRACE).await,
+        };
+        pid_changed.send_replace(None);
+        watchdog.forget(pid).await;
+        while readers.join_next().await.is_some() {}
+        if stopping {
+            return;
+        }
+
+        let status = described(status);
+        restarts.push_back(Instant::now());
+        while restarts.front().is_some_and(|at| at.elapsed() > RESTARTS_WITHIN) {
+            restarts.pop_front();
+        }
+        if !program.restart || restarts.len() > RESTARTS {
+            let ends = restarts.len();
+            let reason = format!("{} ended by itself ({status}), {ends} times within a minute", program.name);
+            failed.send_replace(Some(reason));
+            return;
+        }
+        tracing::warn!(process = program.name, status, "a process ended by itself: it is started again");
+        tokio::select! {
+            () = tokio::time::sleep(RESTART_AFTER) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Starts the program in a process group of its own, so that Ctrl-C reaches the devstack alone.
+fn spawn(program: &Program, output: &Output, readers: &mut JoinSet<()>) -> io::Result<(Child, u32)> {
+    let mut command = Command::new(&program.path);
+    for name in program.env_remove {
+        command.env_remove(name);
+    }
+    let mut child = command
+        .envs(program.env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()?;
+    let pid = child.id().ok_or_else(|| io::Error::other("it ended at once"))?;
+    if let Some(stdout) = child.stdout.take() {
+        readers.spawn(output.clone().pass_on(stdout));
+    }
+    if let Some(stderr) = child.stderr.take() {
+        readers.spawn(output.clone().pass_on(stderr));
+    }
+    Ok((child, pid))
+}
+
+/// Asks the process group to end, and kills it when `grace` is over.
+async fn terminate(name: &str, child: &mut Child, pid: u32, grace: Duration) -> io::Result<ExitStatus> {
+    if let Err(error) = send(pid, Signal::SIGTERM) {
+        tracing::debug!(process = name, %error, "SIGTERM not sent");
+    }
+    if let Ok(status) = tokio::time::timeout(grace, child.wait()).await {
+        return status;
+    }
+    tracing::error!(process = name, grace_seconds = grace.as_secs(), "A PROCESS DID NOT STOP IN TIME: IT IS KILLED");
+    if let Err(error) = send(pid, Signal::SIGKILL) {
+        tracing::debug!(process = name, %error, "SIGKILL not sent");
+    }
+    child.wait().await
+}
+
+fn send(pid: u32, signal: Signal) -> io::Result<()> {
+    let group = i32::try_from(pid).map_err(io::Error::other)?;
+    killpg(Pid::from_raw(group), signal).map_err(io::Error::from)
+}
+
+fn described(status: io::Result<ExitStatus>) -> String {
+    status.map_or_else(|error| error.to_string(), |status| status.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::ExitStatusExt;
+    use std::path::Path;
+
+    use crate::stack::ports::loopback;
+
+    struct Fixture {
+        dir: tempfile::TempDir,
+        watchdog: Arc<Watchdog>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let watchdog = script(dir.path(), "watchdog", "cat > /dev/null");
+            Self { watchdog: Arc::new(Watchdog::start(&watchdog).unwrap()), dir }
+        }
+
+        async fn start(&self, text: &str, change: impl FnOnce(&mut Program)) -> Process {
+            let mut program = Program {
+                name: "subject".to_owned(),
+                path: script(self.dir.path(), "subject", text),
+                env: vec![("OUT".to_owned(), self.dir.path().join("out").display().to_string())],
+                env_remove: &["HOME"],
+                restart: true,
+                admin: loopback(1),
+            };
+            change(&mut program);
+            let output = Output::start(self.dir.path(), "subject", 0, false).await.unwrap();
+            Process::start(program, output, Arc::clone(&self.watchdog))
+        }
+
+        /// What the script wrote to `$OUT`, once it has.
+        async fn out(&self) -> String {
+            within(async {
+                loop {
+                    match std::fs::read_to_string(self.dir.path().join("out")) {
+                        Ok(text) if text.ends_with('\n') => return text,
+                        _ => tokio::time::sleep(Duration::from_millis(10)).await,
+                    }
+                }
+            })
+            .await
+        }
+    }
+
+    fn script(dir: &Path, name: &str, text: &str) -> PathBuf {
+        let path = dir.join(name);
+        // Written beside and renamed: a script that is open for writing cannot be executed.
+        let temporary = dir.join(format!("{name}.new"));
+        std::fs::write(&temporary, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&temporary, PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::rename(&temporary, &path).unwrap();
+        path
+    }
+
+    async fn within<T>(future: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(30), future).await.expect("it happens within 30 s")
+    }
+
+    async fn failure(process: &Process) -> String {
+        let mut failure = process.failure();
+        within(failure.wait_for(Option::is_some)).await.unwrap().clone().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_killed_process_is_started_again() {
+        let fixture = Fixture::new();
+        let process = fixture.start("exec sleep 1000", |_| {}).await;
+        let first = within(process.restarted(0)).await.unwrap();
+        process.signal(Signal::SIGKILL).unwrap();
+        let second = within(process.restarted(first)).await.unwrap();
+        assert_ne!(first, second);
+        within(process.stop()).await;
+        assert!(send(second, Signal::SIGTERM).is_err(), "its process group is gone");
+    }
+
+    #[tokio::test]
+    async fn a_stop_lets_the_process_finish() {
+        let fixture = Fixture::new();
+        let text = "trap 'echo finished > $OUT; exit 0' TERM\necho ready >> $OUT\nwhile :; do sleep 0.05; done";
+        let process = fixture.start(text, |_| {}).await;
+        assert_eq!(fixture.out().await, "ready\n");
+        within(process.stop()).await;
+        assert_eq!(fixture.out().await, "finished\n");
+    }
+
+    #[tokio::test]
+    async fn variables_are_set_and_foreign_ones_are_not_seen() {
+        let fixture = Fixture::new();
+        let process = fixture.start("echo \"${HOME:-no home} $SET\" > $OUT\nexec sleep 1000", |program| {
+            program.env.push(("SET".to_owned(), "first".to_owned()));
+            program.env.push(("SET".to_owned(), "last".to_owned()));
+        });
+        let process = process.await;
+        assert_eq!(fixture.out().await, "no home last\n");
+        within(process.stop()).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_not_started_again_says_why() {
+        let fixture = Fixture::new();
+        let process = fixture.start("exit 3", |program| program.restart = false).await;
+        let reason = failure(&process).await;
+        assert!(reason.contains("exit status: 3"), "{reason}");
+        let error = process.ready(&reqwest::Client::new(), Duration::from_secs(1)).await.unwrap_err();
+        assert!(matches!(error, NotReady::GaveUp { .. }), "{error}");
+
+        let missing = fixture.start("", |program| program.path = PathBuf::from("/nonexistent/program")).await;
+        let reason = failure(&missing).await;
+        assert!(reason.contains("/nonexistent/program"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn ready_waits_for_200_and_tells_what_it_heard_instead() {
+        let fixture = Fixture::new();
+        let listener = tokio::net::TcpListener::bind(loopback(0)).await.unwrap();
+        let admin = listener.local_addr().unwrap();
+        let (ready, is_ready) = watch::channel(false);
+        let answer = axum::routing::get(async move || {
+            if *is_ready.borrow() {
+                Ok("ready")
+            } else {
+                Err((axum::http::StatusCode::SERVICE_UNAVAILABLE, "no model"))
+            }
+        });
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, axum::Router::new().route("/ready", answer)).await });
+
+        let process = fixture.start("exec sleep 1000", |program| program.admin = admin).await;
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let error = process.ready(&http, Duration::ZERO).await.unwrap_err().to_string();
+        assert!(error.contains("no model") && error.contains("subject.log"), "{error}");
+        ready.send_replace(true);
+        process.ready(&http, Duration::from_secs(30)).await.unwrap();
+        within(process.stop()).await;
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ignores_the_stop_is_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let deaf = script(dir.path(), "deaf", "trap '' TERM\nwhile :; do sleep 0.05; done");
+        let mut child = Command::new(deaf).process_group(0).kill_on_drop(true).spawn().unwrap();
+        let pid = child.id().unwrap();
+        // Zero grace could end it before it is deaf: either way it must end, and only SIGKILL ends a deaf one.
+        let status = within(terminate("deaf", &mut child, pid, Duration::from_millis(500))).await.unwrap();
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32));
+    }
+}

@@ -1,0 +1,90 @@
+//! The queue, its dead-letter queue and the bucket, as Terraform makes them on AWS.
+
+use std::collections::HashMap;
+
+use aws_sdk_s3::error::{DisplayErrorContext, SdkError};
+use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
+use aws_sdk_sqs::types::QueueAttributeName;
+use thiserror::Error;
+
+use crate::embedded::REGION;
+
+/// Name of the queue.
+pub const QUEUE: &str = "image-jobs";
+/// Name of the dead-letter queue.
+pub const DEAD_LETTER_QUEUE: &str = "image-jobs-dead-letter";
+/// Name of the bucket.
+pub const BUCKET: &str = "education-portal-images-local";
+/// How often a job is handed over before it is moved to the dead-letter queue.
+pub const MAX_RECEIVE_COUNT: u32 = 5;
+/// The queue's visibility timeout and the workers' lease.
+pub const LEASE_SECONDS: u32 = 60;
+
+/// A queue or the bucket could not be made.
+#[derive(Debug, Error)]
+#[error("{what} cannot be created: {reason}")]
+pub struct ProvisionError {
+    what: &'static str,
+    reason: String,
+}
+
+/// URLs of the two queues.
+#[derive(Debug, Clone)]
+pub struct Queues {
+    pub queue_url: String,
+    pub dead_letter_url: String,
+}
+
+/// Creates both queues; they may exist already.
+///
+/// # Errors
+/// When SQS refuses, for instance because a queue exists with other attributes.
+pub async fn queues(client: &aws_sdk_sqs::Client) -> Result<Queues, ProvisionError> {
+    let dead_letter_url = queue(client, DEAD_LETTER_QUEUE, HashMap::new()).await?;
+    let arn = client
+        .get_queue_attributes()
+        .queue_url(&dead_letter_url)
+        .attribute_names(QueueAttributeName::QueueArn)
+        .send()
+        .await
+        .map_err(|error| failed(DEAD_LETTER_QUEUE, &error))?
+        .attributes
+        .and_then(|attributes| attributes.get(&QueueAttributeName::QueueArn).cloned())
+        .unwrap_or_default();
+    let redrive = serde_json::json!({ "deadLetterTargetArn": arn, "maxReceiveCount": MAX_RECEIVE_COUNT });
+    let attributes = HashMap::from([
+        (QueueAttributeName::RedrivePolicy, redrive.to_string()),
+        (QueueAttributeName::VisibilityTimeout, LEASE_SECONDS.to_string()),
+    ]);
+    let queue_url = queue(client, QUEUE, attributes).await?;
+    Ok(Queues { queue_url, dead_letter_url })
+}
+
+async fn queue(
+    client: &aws_sdk_sqs::Client,
+    name: &'static str,
+    attributes: HashMap<QueueAttributeName, String>,
+) -> Result<String, ProvisionError> {
+    let request = client.create_queue().queue_name(name).set_attributes(Some(attributes));
+    let output = request.send().await.map_err(|error| failed(name, &error))?;
+    output.queue_url.ok_or(ProvisionError { what: name, reason: "the answer has no queue URL".to_owned() })
+}
+
+/// Creates the bucket; it may exist already.
+///
+/// # Errors
+/// When S3 refuses.
+pub async fn bucket(client: &aws_sdk_s3::Client) -> Result<(), ProvisionError> {
+    // AWS refuses a bucket outside us-east-1 that does not name its region.
+    let region = CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(REGION));
+    let request = client.create_bucket().bucket(BUCKET).create_bucket_configuration(region.build());
+    match request.send().await {
+        Err(SdkError::ServiceError(error)) if error.err().is_bucket_already_owned_by_you() => Ok(()),
+        Err(error) => Err(failed(BUCKET, &error)),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn failed(what: &'static str, error: &(dyn std::error::Error + 'static)) -> ProvisionError {
+    ProvisionError { what, reason: DisplayErrorContext(error).to_string() }
+}
