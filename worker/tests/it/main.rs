@@ -1,5 +1,5 @@
 //! The whole worker on in-memory fakes and a paused clock, and its adapters against real servers.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub, reason = "tests")]
 
 mod support;
 

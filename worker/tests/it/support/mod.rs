@@ -8,4 +8,4 @@ mod test_worker;
 pub use memory_queue::MemoryQueue;
 pub use memory_store::{Call, MemoryStore};
 pub use scripted_generator::{Answer, ScriptedGenerator, picture};
-pub use test_worker::{LEASE, MAX_RECEIVE_COUNT, TestWorker, World};
+pub use test_worker::{LEASE, MAX_RECEIVE_COUNT, World};
