@@ -19,8 +19,9 @@ const ATTEMPTS: u32 = 1;
 /// What the operation may take beyond its attempt: resolving credentials and endpoint happens outside of it.
 const OPERATION_ALLOWANCE: Duration = Duration::from_secs(5);
 
-/// Makes the client of the model's service in `region`, which need not be the region we run in. `attempt_timeout` bounds
-/// the call until the last byte of the picture: keep it well above the model's slowest answers.
+/// Makes the client of the model's service in `region`, which need not be the region we run in.
+///
+/// `attempt_timeout` bounds the call until the last byte of the picture: keep it well above the model's slowest answers.
 pub fn client(config: &SdkConfig, region: &str, attempt_timeout: Duration) -> Client {
     let config = Builder::from(config)
         .region(Region::new(region.to_owned()))

@@ -82,7 +82,7 @@ pub enum RenderError {
     /// The source is at fault: not a picture we read, or a damaged one.
     #[error("source cannot be decoded: {0}")]
     Undecodable(String),
-    /// The source is at fault: more pixels than RENDER_MAX_SOURCE_PIXELS.
+    /// The source is at fault: more pixels than [`RenderSettings::max_source_pixels`].
     #[error("source of {width}x{height} has more pixels than RENDER_MAX_SOURCE_PIXELS allows")]
     TooLarge {
         /// In pixels, as the source claims.
@@ -144,5 +144,7 @@ pub fn render(source: &[u8], settings: &RenderSettings) -> Result<Rendered, Rend
     })
 }
 
+#[cfg(test)]
+mod test_sources;
 #[cfg(test)]
 mod tests;
