@@ -188,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_transient_for_the_job() {
-        let error = CpuPool::new(1).run("encode", || panic!("odd")).await.unwrap_err();
+        let error = CpuPool::new(1).run::<()>("encode", || panic!("odd")).await.unwrap_err();
         assert_eq!(JobError::from(error), JobError::new(Kind::CpuTaskPanicked, "encode panicked: odd"));
     }
 
@@ -209,8 +209,7 @@ mod tests {
 
         release.send(()).unwrap();
         first.await.unwrap().unwrap();
-        // The pool has one thread and takes tasks in order, or, if it does not, has taken both when a third and fourth
-        // that were queued later have run.
+        // One thread takes what comes from outside in the order it came, so the second has had its turn.
         pool.run("third", || ()).await.unwrap();
         assert!(!ran.load(Ordering::SeqCst));
     }
@@ -246,7 +245,7 @@ mod tests {
         let (running, pending) = (Arc::clone(&recorder.running), Arc::clone(&recorder.pending));
         let seen = pool.run("look", move || (value(&running), value(&pending))).await.unwrap();
         assert_eq!(seen, (1.0, 0.0));
-        pool.run("fall", || panic!("down")).await.unwrap_err();
+        pool.run::<()>("fall", || panic!("down")).await.unwrap_err();
         assert_eq!((value(&recorder.running), value(&recorder.pending)), (0.0, 0.0));
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_bedrockruntime::config::http::HttpResponse;
-use aws_sdk_bedrockruntime::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_bedrockruntime::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
 use aws_sdk_bedrockruntime::operation::invoke_model::InvokeModelError;
 
 use super::GenerateRequest;
@@ -26,7 +26,7 @@ pub(super) fn invoke_error(error: &SdkError<InvokeModelError, HttpResponse>, req
     let (kind, detail) = match error {
         SdkError::ServiceError(answer) => {
             let status = answer.raw().status().as_u16();
-            let (code, message) = (answer.err().code(), answer.err().message().unwrap_or_default());
+            let (code, message) = (answer.err().code(), message_of(answer.err()));
             (
                 kind_of_answer(code, status, message),
                 format!("{} (status {status}): {message}", code.unwrap_or("no code")),
@@ -41,6 +41,12 @@ pub(super) fn invoke_error(error: &SdkError<InvokeModelError, HttpResponse>, req
     };
     let retry_after = response.and_then(retry_after);
     JobError::new(kind, bounded(without_prompt(detail, request))).with_retry_after(retry_after)
+}
+
+/// An error without a code keeps its message in its source, not in its own metadata.
+fn message_of(error: &InvokeModelError) -> &str {
+    let in_source = || chain(error).find_map(|cause| cause.downcast_ref::<ErrorMetadata>()?.message());
+    error.message().or_else(in_source).unwrap_or_default()
 }
 
 fn kind_of_answer(code: Option<&str>, status: u16, message: &str) -> Kind {

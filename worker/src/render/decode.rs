@@ -31,6 +31,7 @@ pub(super) fn decode(source: &[u8], max_pixels: u64) -> Result<Pixels, RenderErr
         check_jpeg_end(source)?;
         read(JpegDecoder::new(Cursor::new(source)), max_pixels)
     } else if source.starts_with(b"RIFF") && source.get(8..12) == Some(b"WEBP") {
+        check_webp_end(source)?;
         check_webp_frame(source, max_pixels)?;
         let decoder = WebPDecoder::new(Cursor::new(source)).map_err(undecodable)?;
         if decoder.has_animation() {
@@ -50,6 +51,16 @@ fn check_jpeg_end(source: &[u8]) -> Result<(), RenderError> {
     } else {
         Err(RenderError::Undecodable("JPEG is cut off: its end marker is missing".to_owned()))
     }
+}
+
+/// The lossy decoder reads zeros behind the end of a cut-off picture, like the JPEG decoder.
+fn check_webp_end(source: &[u8]) -> Result<(), RenderError> {
+    let claimed = source.get(4..).and_then(|rest| rest.first_chunk()).map_or(0, |size| u32::from_le_bytes(*size));
+    // The size does not count the eight bytes up to its own end.
+    if (source.len() as u64) < u64::from(claimed) + 8 {
+        return Err(RenderError::Undecodable(format!("WebP is cut off: it claims {claimed} bytes")));
+    }
+    Ok(())
 }
 
 /// The lossy frame inside an extended WebP has dimensions of its own, and the decoder takes memory for them before it

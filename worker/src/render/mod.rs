@@ -30,7 +30,7 @@ pub struct RenderSettings {
     /// Effort of the WebP encoder: 0 (fast, large files) to 6 (slow, small files).
     #[arg(long = "render-method", env = "RENDER_METHOD", default_value_t = 4, value_name = "0-6", value_parser = clap::value_parser!(u8).range(0..=6))]
     pub method: u8,
-    /// Largest source in pixels, width times height. Decoding takes 3 to 9 bytes of memory per pixel and CPU thread.
+    /// Largest source in pixels, width times height. Decoding takes up to 11 bytes of memory for each, per CPU thread.
     #[arg(long = "render-max-source-pixels", env = "RENDER_MAX_SOURCE_PIXELS", default_value_t = DEFAULT_MAX_SOURCE_PIXELS, value_name = "PIXELS", value_parser = clap::value_parser!(u64).range(1_048_576..=268_435_456))]
     pub max_source_pixels: u64,
 }
@@ -82,7 +82,7 @@ pub enum RenderError {
     /// The source is at fault: not a picture we read, or a damaged one.
     #[error("source cannot be decoded: {0}")]
     Undecodable(String),
-    /// The source is at fault: more pixels than `RENDER_MAX_SOURCE_PIXELS`.
+    /// The source is at fault: more pixels than [`RenderSettings::max_source_pixels`].
     #[error("source of {width}x{height} has more pixels than RENDER_MAX_SOURCE_PIXELS allows")]
     TooLarge {
         /// In pixels, as the source claims.
@@ -144,5 +144,7 @@ pub fn render(source: &[u8], settings: &RenderSettings) -> Result<Rendered, Rend
     })
 }
 
+#[cfg(test)]
+mod test_sources;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! `Pixels` of any shape to a centred square of one size.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{CroppedImage, Image, ImageRef};
+use fast_image_resize::{FilterType, IntoImageView, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::{Pixels, RenderError};
 
@@ -14,11 +14,15 @@ pub(super) fn to_square(pixels: Pixels, side: u32) -> Result<Pixels, RenderError
         return Ok(pixels);
     }
     let shorter = pixels.width.min(pixels.height);
+    // Whole pixels: an offset of half a pixel would blur what need not be resampled.
+    let (left, top) = ((pixels.width - shorter) / 2, (pixels.height - shorter) / 2);
     if shorter == side {
-        return Ok(crop(&pixels, side));
+        return Ok(crop(&pixels, left, top, side));
     }
-    let crop = (f64::from(pixels.width - shorter) / 2.0, f64::from(pixels.height - shorter) / 2.0, f64::from(shorter));
-    resample(&pixels, side, FilterType::Lanczos3, Some(crop))
+    // A view and not the resizer's own crop box, whose edges take colour from beyond the crop.
+    let source = view(&pixels)?;
+    let square = CroppedImage::new(&source, left, top, shorter, shorter).map_err(failed)?;
+    resample(&square, side, FilterType::Lanczos3)
 }
 
 /// Scales all of `pixels` to a square of `side` by averaging: for thumbnails.
@@ -26,12 +30,10 @@ pub(super) fn to_square(pixels: Pixels, side: u32) -> Result<Pixels, RenderError
 /// # Errors
 /// [`RenderError::Encode`]: we failed, the source is fine.
 pub(super) fn averaged(pixels: &Pixels, side: u32) -> Result<Pixels, RenderError> {
-    resample(pixels, side, FilterType::Box, None)
+    resample(&view(pixels)?, side, FilterType::Box)
 }
 
-/// Whole pixels only: resampling a crop at an offset of half a pixel would blur it for nothing.
-fn crop(pixels: &Pixels, side: u32) -> Pixels {
-    let (left, top) = ((pixels.width - side) / 2, (pixels.height - side) / 2);
+fn crop(pixels: &Pixels, left: u32, top: u32, side: u32) -> Pixels {
     let bytes = |count: u32| count as usize * 3;
     let mut rgb = Vec::with_capacity(bytes(side) * side as usize);
     for row in pixels.rgb.chunks_exact(bytes(pixels.width)).skip(top as usize).take(side as usize) {
@@ -40,19 +42,17 @@ fn crop(pixels: &Pixels, side: u32) -> Pixels {
     Pixels { width: side, height: side, rgb }
 }
 
-fn resample(
-    pixels: &Pixels,
-    side: u32,
-    filter: FilterType,
-    crop: Option<(f64, f64, f64)>,
-) -> Result<Pixels, RenderError> {
-    let failed = |error: &dyn std::fmt::Display| RenderError::Encode(format!("resizing failed: {error}"));
-    let source = ImageRef::new(pixels.width, pixels.height, &pixels.rgb, PixelType::U8x3).map_err(|e| failed(&e))?;
+fn view(pixels: &Pixels) -> Result<ImageRef<'_>, RenderError> {
+    ImageRef::new(pixels.width, pixels.height, &pixels.rgb, PixelType::U8x3).map_err(failed)
+}
+
+fn resample(source: &impl IntoImageView, side: u32, filter: FilterType) -> Result<Pixels, RenderError> {
     let mut target = Image::new(side, side, PixelType::U8x3);
-    let mut options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
-    if let Some((left, top, size)) = crop {
-        options = options.crop(left, top, size, size);
-    }
-    Resizer::new().resize(&source, &mut target, &options).map_err(|e| failed(&e))?;
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
+    Resizer::new().resize(source, &mut target, &options).map_err(failed)?;
     Ok(Pixels { width: side, height: side, rgb: target.into_vec() })
+}
+
+fn failed(error: impl std::fmt::Display) -> RenderError {
+    RenderError::Encode(format!("resizing failed: {error}"))
 }
