@@ -1,1 +1,3 @@
-//! placeholder
+//! The development stack: the whole system on one machine.
+
+pub mod bedrock;
