@@ -1,3 +1,3 @@
-//! The development stack: the whole system on one machine.
-
+//! placeholder
 pub mod bedrock;
+pub mod cdn;

@@ -67,9 +67,7 @@ impl Exception {
     /// Returns the exception a fault stands for, or `None` if the fault is not an exception.
     pub(crate) fn of_fault(fault: Fault, model_id: &str, retry_after_ms: Option<u64>) -> Option<Self> {
         let (status, name, message) = match fault {
-            Fault::Throttle => {
-                (429, "ThrottlingException", "Too many requests, please wait before trying again.")
-            }
+            Fault::Throttle => (429, "ThrottlingException", "Too many requests, please wait before trying again."),
             Fault::ModelTimeout => {
                 (408, "ModelTimeoutException", "Model has timed out in processing the request. Try your request again.")
             }
@@ -83,12 +81,12 @@ impl Exception {
                 "InternalServerException",
                 "The system encountered an unexpected error during processing. Try your request again.",
             ),
-            Fault::Unavailable => {
-                (503, "ServiceUnavailableException", "Bedrock is unable to process your request.")
-            }
-            Fault::NotReady => {
-                (429, "ModelNotReadyException", "The model is not ready for inference. Wait and try your request again.")
-            }
+            Fault::Unavailable => (503, "ServiceUnavailableException", "Bedrock is unable to process your request."),
+            Fault::NotReady => (
+                429,
+                "ModelNotReadyException",
+                "The model is not ready for inference. Wait and try your request again.",
+            ),
             Fault::Quota => {
                 (400, "ServiceQuotaExceededException", "Your request exceeds the service quota for your account.")
             }

@@ -181,7 +181,9 @@ impl Directives {
 impl Repeated {
     fn parse(text: &str) -> Result<Self, InvalidDirective> {
         let number = |digits: &str| {
-            digits.parse::<u64>().map_err(|_| InvalidDirective(format!("{digits:?} in [[fault:{text}]] is not a number")))
+            digits
+                .parse::<u64>()
+                .map_err(|_| InvalidDirective(format!("{digits:?} in [[fault:{text}]] is not a number")))
         };
         let mut words = text.split_whitespace();
         let first = words.next().unwrap_or_default();

@@ -70,7 +70,7 @@ pub(super) async fn invoke(
 /// Decides whether the model gets to see the request.
 async fn admit(shared: &Shared, model_id: String, request: Request) -> Result<Call, Exception> {
     let (head, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| Exception::too_large())?;
+    let body = read(body).await?;
     if !is_signed(&head.headers) {
         return Err(Exception::unauthenticated());
     }
@@ -99,6 +99,20 @@ async fn admit(shared: &Shared, model_id: String, request: Request) -> Result<Ca
         None => plan.latency.unwrap_or(shared.latency).sample(),
     };
     Ok(Call { model_id, request: request.with_seed_drawn(), fault, latency })
+}
+
+/// Reads to the end even what is too large: a client that is still sending would miss the refusal.
+async fn read(body: Body) -> Result<Vec<u8>, Exception> {
+    let mut chunks = body.into_data_stream();
+    let (mut read, mut total) = (Vec::new(), 0);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| Exception::invalid(&format!("body broke off ({error})")))?;
+        total += chunk.len();
+        if total <= MAX_BODY_BYTES {
+            read.extend_from_slice(&chunk);
+        }
+    }
+    if total > MAX_BODY_BYTES { Err(Exception::too_large()) } else { Ok(read) }
 }
 
 /// Only the form is checked: a stand-in has no secrets to check a signature with.
@@ -130,20 +144,21 @@ async fn perform(shared: &Shared, scissors: &Scissors, call: Call) -> Response {
         }
     }
 
-    let bill = shared.ledger.bill(&call.request.prompt);
-    // Painting takes place within the latency, not on top of it.
-    let (parts, ()) = tokio::join!(picture(shared, &call, fault), tokio::time::sleep(call.latency));
-    if let Some(fault) = fault {
+    if let Some(fault @ (Fault::RefuseOutput | Fault::InferenceError)) = fault {
+        tokio::time::sleep(call.latency).await;
         if fault == Fault::RefuseOutput {
-            bill.waived();
             shared.ledger.refused();
             return finish_reason("Filter reason: output image");
         }
         shared.ledger.error(fault.as_str());
-        if fault == Fault::InferenceError {
-            bill.waived();
-            return finish_reason("Inference error");
-        }
+        return finish_reason("Inference error");
+    }
+
+    let bill = shared.ledger.bill(&call.request.prompt);
+    // Painting takes place within the latency, not on top of it.
+    let (parts, ()) = tokio::join!(picture(shared, &call, fault), tokio::time::sleep(call.latency));
+    if let Some(fault) = fault {
+        shared.ledger.error(fault.as_str());
         if fault == Fault::Stall {
             tokio::time::sleep(STALL).await;
             scissors.cut();
@@ -151,7 +166,7 @@ async fn perform(shared: &Shared, scissors: &Scissors, call: Call) -> Response {
         }
     }
     let body = answer_body(call.request.seed, parts);
-    let mut response = if fault == Fault::HalfAnswer.into() {
+    let mut response = if fault == Some(Fault::HalfAnswer) {
         half_answer(shared, body, bill)
     } else {
         bill.answered();
@@ -166,7 +181,6 @@ async fn perform(shared: &Shared, scissors: &Scissors, call: Call) -> Response {
 /// Returns the picture in base64, in two pieces, spoiled if the fault says so.
 async fn picture(shared: &Shared, call: &Call, fault: Option<Fault>) -> [Bytes; 2] {
     let form = match fault {
-        Some(Fault::RefuseOutput | Fault::InferenceError) => return [Bytes::new(), Bytes::new()],
         Some(Fault::NotPng) => {
             let text = base64_simd::STANDARD.encode_to_string("<html><body>this is not a picture</body></html>");
             return [Bytes::from(text), Bytes::new()];

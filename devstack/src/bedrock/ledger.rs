@@ -118,11 +118,6 @@ impl Bill {
         report.totals.paid += 1;
         report.by_prompt.entry(std::mem::take(&mut self.prompt)).or_default().paid += 1;
     }
-
-    /// There is no picture after all: the model failed or refused its own output.
-    pub(crate) fn waived(mut self) {
-        self.settled = true;
-    }
 }
 
 impl Drop for Bill {
@@ -151,11 +146,9 @@ mod tests {
         let ledger = Ledger::default();
         ledger.bill("a").answered();
         drop(ledger.bill("a"));
-        ledger.bill("b").waived();
         let report = ledger.report();
         assert_eq!((report.totals.paid, report.totals.paid_unanswered), (1, 1));
         assert_eq!(report.by_prompt["a"], PromptEntry { calls: 0, paid: 1, paid_unanswered: 1 });
-        assert!(!report.by_prompt.contains_key("b"));
     }
 
     #[test]

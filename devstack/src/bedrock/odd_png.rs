@@ -21,7 +21,7 @@ pub(crate) fn push_chunk(png: &mut Vec<u8>, name: &[u8; 4], data: &[u8]) {
 /// A PNG of about a hundred bytes that claims 60000x60000 RGB pixels, 10.8 GB, and holds one row's beginning.
 pub(crate) fn claiming_bomb() -> Vec<u8> {
     // 8 bits, RGB.
-    png(CLAIMED_SIDE, 8, 2, &zlib_of_zeros(1024))
+    png(CLAIMED_SIDE, 8, 2, &zlib_of_zeros(1 + 3 * 258))
 }
 
 /// A sound PNG of 0.7 MB with 30000x30000 one-bit pixels: 900 MB as one byte a pixel, 2.7 GB as RGB.

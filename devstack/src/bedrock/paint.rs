@@ -116,7 +116,12 @@ impl Scene {
         for (x, pixel) in rest[..row_bytes].chunks_exact_mut(3).enumerate() {
             let hill = self.hills.iter().find(|hill| y as f32 >= hill.ridge[x]);
             let colour = match hill {
-                None => self.sky(&sky, x, y, cloud_row[(x + drift) & (noise::SIDE - 1)] + wisps[x & (noise::SIDE - 1)] * 0.11),
+                None => self.sky(
+                    &sky,
+                    x,
+                    y,
+                    cloud_row[(x + drift) & (noise::SIDE - 1)] + wisps[x & (noise::SIDE - 1)] * 0.11,
+                ),
                 Some(hill) => {
                     let colour = hill.light(x, y, &self.palette);
                     let cover = y as f32 - hill.ridge[x];

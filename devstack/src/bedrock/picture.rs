@@ -200,7 +200,7 @@ fn with_comment(head: &[u8], form: Form, key: u64) -> Vec<u8> {
     match form {
         Form::Asked(OutputFormat::Webp) => {}
         Form::Asked(OutputFormat::Jpeg) => {
-            // SOI 2, marker 2, length 2, text 33: 39 bytes.
+            // SOI 2, marker 2, length 2, text 45: 51 bytes.
             let comment = format!("painted by the stand-in {key:016x}");
             let comment = format!("{comment:<45}");
             bytes.extend_from_slice(&[0xFF, 0xFE]);

@@ -111,8 +111,7 @@ impl InvokeRequest {
         if let Some(unknown) = fields.keys().find(|key| !model.fields().contains(&key.as_str())) {
             return Err(invalid(format!("#: extraneous key [{unknown}] is not permitted")));
         }
-        let prompt =
-            text(fields, "prompt")?.ok_or_else(|| invalid("#: required key [prompt] not found".into()))?;
+        let prompt = text(fields, "prompt")?.ok_or_else(|| invalid("#: required key [prompt] not found".into()))?;
         let negative_prompt = text(fields, "negative_prompt")?.unwrap_or_default();
         for (name, value) in [("prompt", prompt), ("negative_prompt", negative_prompt)] {
             let chars = value.chars().count();
