@@ -13,7 +13,7 @@ const RETRY_AFTER: HeaderName = HeaderName::from_static("x-amz-retry-after");
 const END_OF_LIFE: &str = "This model version has reached the end of its life. Please refer to the AWS documentation \
                            for more details.";
 
-/// An exception of InvokeModel: HTTP status, name, and text.
+/// An exception of `InvokeModel`: HTTP status, name, and text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exception {
     /// How the ledger calls it.

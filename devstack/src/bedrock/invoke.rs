@@ -1,4 +1,4 @@
-//! One InvokeModel call, from the request to the answer, the refusal or the fault.
+//! One `InvokeModel` call, from the request to the answer, the refusal or the fault.
 
 use std::io;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::ledger::Bill;
 use super::picture::{Form, PictureKey};
 use super::request::{InvokeRequest, Model, OutputFormat};
 
-/// Largest body InvokeModel takes (Bedrock's service model).
+/// Largest body `InvokeModel` takes (Bedrock's service model).
 const MAX_BODY_BYTES: usize = 25_000_000;
 /// How long a stalled call holds its connection.
 const STALL: Duration = Duration::from_secs(600);

@@ -19,7 +19,7 @@ pub struct LedgerReport {
 /// Sums over all calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
-    /// Requests to InvokeModel, whatever came of them.
+    /// Requests to `InvokeModel`, whatever came of them.
     pub calls: u64,
     /// Calls answered with a picture, sound or not: each is billed.
     pub paid: u64,

@@ -1,4 +1,4 @@
-//! A stand-in for Amazon Bedrock's InvokeModel with the three Stability text-to-image models.
+//! A stand-in for Amazon Bedrock's `InvokeModel` with the three Stability text-to-image models.
 //!
 //! - `POST /model/{modelId}/invoke`: the protocol of the service. A prompt may ask for faults with `[[fault:NAME]]`,
 //!   `[[fault:NAME*N]]` (the first N calls with this prompt), and for a latency with `[[latency:2s]]`.

@@ -1,4 +1,4 @@
-//! Command line of the CloudFront stand-in.
+//! Command line of the CDN stand-in.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub struct CdnArgs {
     /// Bucket whose `images/` are served.
     #[arg(long, env = "BUCKET", value_name = "BUCKET")]
     pub bucket: String,
-    /// How long an error is cached. CloudFront's own default is 10, ours (as in Terraform) is 0.
+    /// How long an error is cached, in seconds. The service's own default is 10, ours (as in Terraform) is 0.
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     pub error_caching_min_ttl: u64,
     /// How long an object without Cache-Control is cached.

@@ -1,4 +1,4 @@
-//! A stand-in for Amazon CloudFront in front of the bucket: one edge location that serves `images/*`.
+//! A stand-in for Amazon `CloudFront` in front of the bucket: one edge location that serves `images/*`.
 //!
 //! - `GET | HEAD /images/*`: cached by path, as the managed policy `CachingOptimized` does.
 //! - `GET /_standin/stats` ([`CdnStats`]), `DELETE /_standin/cache`, `GET /_standin/health`.
@@ -42,7 +42,7 @@ const DEFAULT_MAX_BYTES: usize = 256 << 20;
 pub struct CdnOptions {
     /// Where objects come from.
     pub origin: Arc<dyn Origin>,
-    /// How long an error is cached. CloudFront's own default is 10 s, ours (as in Terraform) is 0.
+    /// How long an error is cached. The own default of `CloudFront` is 10 s, ours (as in Terraform) is 0.
     pub error_caching_min_ttl: Duration,
     /// How long an object without `Cache-Control` is cached.
     pub default_ttl: Duration,

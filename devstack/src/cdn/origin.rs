@@ -53,7 +53,7 @@ pub trait Origin: Send + Sync + 'static {
     async fn fetch(&self, key: &str, if_none_match: Option<&str>) -> Result<Fetched, OriginError>;
 }
 
-/// An S3 bucket, read as CloudFront reads it with origin access control: objects, but no listing.
+/// An S3 bucket, read as `CloudFront` reads it with origin access control: objects, but no listing.
 #[derive(Debug, Clone)]
 pub struct S3Origin {
     client: aws_sdk_s3::Client,
@@ -99,5 +99,80 @@ impl Origin for S3Origin {
             last_modified,
             metadata: object.metadata.into_iter().flatten().collect(),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, retry::RetryConfig};
+    use axum::Router;
+    use axum::extract::Path;
+    use axum::http::HeaderMap;
+    use axum::response::{IntoResponse, Response};
+    use axum::routing::get;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+
+    fn client(addr: SocketAddr) -> aws_sdk_s3::Client {
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-west-2"))
+            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+            .retry_config(RetryConfig::disabled())
+            .endpoint_url(format!("http://{addr}"))
+            .force_path_style(true)
+            .build();
+        aws_sdk_s3::Client::from_conf(config)
+    }
+
+    /// The few answers of S3 that matter here; the key is the status wanted.
+    async fn answer(Path(key): Path<String>, headers: HeaderMap) -> Response {
+        let status: u16 = key.parse().unwrap();
+        if status != 200 {
+            let code = if status == 404 { "NoSuchKey" } else { "Other" };
+            let status = axum::http::StatusCode::from_u16(status).unwrap();
+            return (status, format!("<Error><Code>{code}</Code><Message>m</Message></Error>")).into_response();
+        }
+        if headers.get("if-none-match").is_some_and(|etag| etag == "\"tag\"") {
+            return axum::http::StatusCode::NOT_MODIFIED.into_response();
+        }
+        let headers = [
+            ("content-type", "image/webp"),
+            ("cache-control", "public, max-age=60"),
+            ("etag", "\"tag\""),
+            ("last-modified", "Tue, 24 Nov 2026 10:00:00 GMT"),
+            ("x-amz-meta-correlation-id", "c-1"),
+        ];
+        (headers, "picture").into_response()
+    }
+
+    #[tokio::test]
+    async fn answers_of_s3_become_what_cloudfront_sees() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let tasks = TaskTracker::new();
+        let server = tasks.spawn(async move {
+            axum::serve(listener, Router::new().route("/pictures/{key}", get(answer))).await.unwrap();
+        });
+        let origin = S3Origin::new(client(addr), "pictures");
+        let expected = OriginObject {
+            body: "picture".into(),
+            content_type: Some("image/webp".into()),
+            cache_control: Some("public, max-age=60".into()),
+            etag: Some("\"tag\"".into()),
+            last_modified: Some("Tue, 24 Nov 2026 10:00:00 GMT".into()),
+            metadata: vec![("correlation-id".into(), "c-1".into())],
+        };
+        assert_eq!(origin.fetch("200", None).await, Ok(Fetched::Object(expected)));
+        assert_eq!(origin.fetch("200", Some("\"tag\"")).await, Ok(Fetched::NotModified));
+        assert_eq!(origin.fetch("403", None).await, Err(OriginError::AccessDenied));
+        assert_eq!(origin.fetch("404", None).await, Err(OriginError::AccessDenied));
+        assert_eq!(origin.fetch("503", None).await, Err(OriginError::Status(503)));
+        server.abort();
+        assert!(server.await.unwrap_err().is_cancelled());
+        assert!(matches!(origin.fetch("200", None).await, Err(OriginError::Unreachable(_))));
     }
 }
