@@ -3,12 +3,15 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use service::settings::{LogFormat, ObserveSettings};
 use service::{shutdown, telemetry};
 use tokio::process::Command as Process;
 
+use crate::bedrock::{BedrockArgs, BedrockOptions, BedrockStandIn, Latency};
+use crate::cdn::{CdnArgs, CdnStandIn};
 use crate::embedded::sqs::SqsOptions;
 use crate::embedded::{ACCESS_KEY_ID, EmbeddedS3, EmbeddedSqs, REGION, SECRET_ACCESS_KEY};
 use crate::stack::ports::loopback;
@@ -38,6 +41,10 @@ enum Command {
     Test(TestArgs),
     /// Starts SQS and S3 alone.
     Emulator(PortArgs),
+    /// Starts the stand-in for Bedrock alone.
+    Bedrock(BedrockArgs),
+    /// Starts the stand-in for `CloudFront` alone, in front of the S3 that the AWS variables name.
+    Cdn(CdnArgs),
     /// Ends the stack's processes when the stack is gone.
     #[command(hide = true)]
     Watchdog,
@@ -54,6 +61,9 @@ struct UpArgs {
     /// What the processes log, in the syntax of tracing-subscriber's `EnvFilter`.
     #[arg(long, env = "LOG_FILTER", default_value = "info", value_name = "FILTER")]
     log_filter: String,
+    /// Time the model takes: `800ms`, `200ms..2s`, or `lognormal:MEDIAN,P99`.
+    #[arg(long, env = "BEDROCK_STANDIN_LATENCY", default_value = "lognormal:800ms,2500ms", value_name = "LATENCY")]
+    model_latency: Latency,
     #[command(flatten)]
     ports: PortArgs,
 }
@@ -84,6 +94,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Submit(args) => block_on(picture(&dir, args)),
         Command::Test(args) => block_on(test(args)),
         Command::Emulator(ports) => block_on(emulator(&dir, Ports::from(&ports))),
+        Command::Bedrock(args) => block_on(bedrock(args)),
+        Command::Cdn(args) => block_on(cdn(args)),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error}");
@@ -106,6 +118,7 @@ async fn up(dir: &Path, args: UpArgs) -> Outcome {
         workers: usize::from(args.workers),
         print: true,
         log_filter: args.log_filter,
+        bedrock: BedrockOptions { latency: args.model_latency, ..BedrockOptions::default() },
         ..StackOptions::new(dir, binaries_dir()?)
     };
     let stack = tokio::select! {
@@ -209,6 +222,31 @@ async fn emulator(dir: &Path, ports: Ports) -> Outcome {
     signal.cancelled().await;
     s3.stop().await;
     sqs.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn bedrock(args: BedrockArgs) -> Outcome {
+    let signal = shutdown::on_signal()?;
+    init_logs()?;
+    let standin = BedrockStandIn::start(args.addr, args.options()?).await?;
+    println!("export AWS_ENDPOINT_URL_BEDROCK_RUNTIME=http://{}", standin.local_addr());
+    signal.cancelled().await;
+    standin.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn cdn(args: CdnArgs) -> Outcome {
+    let signal = shutdown::on_signal()?;
+    init_logs()?;
+    let config = service::aws::load_config().await;
+    let settings = aws_sdk_s3::config::Builder::from(&config)
+        .timeout_config(service::aws::timeouts(Duration::from_secs(10), Duration::from_secs(30)))
+        .force_path_style(service::aws::s3_needs_path_style(&config))
+        .build();
+    let standin = CdnStandIn::start(args.addr, args.options(aws_sdk_s3::Client::from_conf(settings))).await?;
+    println!("export CLOUDFRONT_DOMAIN=http://{}", standin.local_addr());
+    signal.cancelled().await;
+    standin.stop().await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,8 +1,10 @@
-//! The whole system on one machine: embedded AWS services, and the processes that talk to them.
+//! The whole system on one machine: embedded AWS services, stand-ins, and the processes that talk to them.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod embedded;
-pub mod ministack;
+pub mod cli;
 pub mod stack;
 pub mod submit;
-pub mod cli;
+pub mod embedded;
+pub mod bedrock;
+pub mod cdn;
+pub mod ministack;

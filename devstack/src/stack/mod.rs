@@ -18,6 +18,7 @@ use futures::future::{join_all, select_all};
 use nix::sys::signal::Signal;
 use thiserror::Error;
 
+use crate::bedrock::{BedrockOptions, BedrockStandIn, Detail};
 use crate::embedded::sqs::SqsOptions;
 use crate::embedded::{EmbeddedS3, EmbeddedSqs, s3_client, sdk_config, sqs_client};
 
@@ -46,6 +47,8 @@ pub struct StackOptions {
     pub ports: Ports,
     /// Number of workers.
     pub workers: usize,
+    /// How the Bedrock stand-in answers.
+    pub bedrock: BedrockOptions,
     /// Further variables of the API; they win over the stack's own.
     pub api_env: Vec<(String, String)>,
     /// Further variables of every worker; they win over the stack's own.
@@ -61,12 +64,13 @@ pub struct StackOptions {
 }
 
 impl StackOptions {
-    /// Options for a quiet stack on free ports with two workers.
+    /// Options for a quiet stack on free ports with two workers and a model that answers at once.
     pub fn new(dir: impl Into<PathBuf>, binaries_dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
             ports: Ports::ANY,
             workers: 2,
+            bedrock: BedrockOptions { detail: Detail::Cheap, ..BedrockOptions::default() },
             api_env: Vec::new(),
             worker_env: Vec::new(),
             print: false,
@@ -134,15 +138,15 @@ impl Stack {
         let queues = provision::queues(&sqs_client(&sqs.url())).await?;
         provision::bucket(&s3_client).await?;
         let stand_ins =
-            StandIns::start(&options.ports, s3_client, BUCKET).await.map_err(failed("Bedrock or the CDN"))?;
+            StandIns::start(&options.ports, options.bedrock.clone(), s3_client, BUCKET).await.map_err(failed("Bedrock or the CDN"))?;
 
         let api_port = chosen(options.ports.api).map_err(failed("the API"))?;
         let endpoints = Endpoints {
             api_url: format!("http://{}", loopback(api_port)),
-            cdn_url: stand_ins.cdn_url.clone(),
+            cdn_url: format!("http://{}", stand_ins.cdn.local_addr()),
             sqs_url: sqs.url(),
             s3_url: s3.url(),
-            bedrock_url: stand_ins.bedrock_url.clone(),
+            bedrock_url: format!("http://{}", stand_ins.bedrock.local_addr()),
             queue_url: queues.queue_url,
             dead_letter_url: queues.dead_letter_url,
             bucket: BUCKET.to_owned(),
@@ -233,6 +237,11 @@ impl Stack {
 
     pub fn cdn_url(&self) -> &str {
         &self.endpoints.cdn_url
+    }
+
+    /// Returns the Bedrock stand-in: its ledger of paid calls, its faults.
+    pub fn bedrock(&self) -> &BedrockStandIn {
+        &self.stand_ins.bedrock
     }
 
     pub fn bedrock_url(&self) -> &str {

@@ -76,6 +76,8 @@ impl ChildSettings<'_> {
             ("BEDROCK_REGION", REGION),
             ("MAX_RECEIVE_COUNT", &MAX_RECEIVE_COUNT.to_string()),
             ("LEASE_SECONDS", &LEASE_SECONDS.to_string()),
+            // The long poll is awaited at a stop, and people press Ctrl-C more often than systemd does.
+            ("RECEIVE_WAIT_SECONDS", "2"),
         ])
     }
 }
