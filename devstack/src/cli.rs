@@ -15,7 +15,9 @@ use crate::cdn::{CdnArgs, CdnStandIn};
 use crate::embedded::sqs::SqsOptions;
 use crate::embedded::{ACCESS_KEY_ID, EmbeddedS3, EmbeddedSqs, REGION, SECRET_ACCESS_KEY};
 use crate::stack::ports::loopback;
-use crate::stack::{DataDir, PortArgs, Ports, STOP_GRACE, Stack, StackOptions, read_endpoints, read_secrets, watch};
+use crate::stack::{
+    DataDir, LocalAwsKind, PortArgs, Ports, STOP_GRACE, Stack, StackOptions, read_endpoints, read_secrets, watch,
+};
 use crate::submit::{SubmitArgs, submit};
 
 /// The whole system on this machine: no AWS account, no containers.
@@ -61,6 +63,9 @@ struct UpArgs {
     /// What the processes log, in the syntax of tracing-subscriber's `EnvFilter`.
     #[arg(long, env = "LOG_FILTER", default_value = "info", value_name = "FILTER")]
     log_filter: String,
+    /// Whose SQS and S3: the embedded ones keep their data, the other forgets it and needs Python 3.
+    #[arg(long, default_value = "embedded", value_enum)]
+    aws: LocalAwsKind,
     /// Time the model takes: `800ms`, `200ms..2s`, or `lognormal:MEDIAN,P99`.
     #[arg(long, env = "BEDROCK_STANDIN_LATENCY", default_value = "lognormal:800ms,2500ms", value_name = "LATENCY")]
     model_latency: Latency,
@@ -110,11 +115,12 @@ fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
 async fn up(dir: &Path, args: UpArgs) -> Outcome {
     let signal = shutdown::on_signal()?;
     init_logs()?;
-    if !args.no_build && !cargo(["build", "--release", "--package", "api", "--package", "worker"]).await? {
+    if !args.no_build && !cargo(["build", "--release", "--locked", "--package", "devstack", "--package", "api", "--package", "worker", "--bins"]).await? {
         return Err("the build failed: see above".into());
     }
     let options = StackOptions {
         ports: Ports::from(&args.ports),
+        aws: args.aws,
         workers: usize::from(args.workers),
         print: true,
         log_filter: args.log_filter,

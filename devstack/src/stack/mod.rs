@@ -1,6 +1,7 @@
 //! `Stack`: the embedded services, the stand-ins, the API and the workers, started in order and stopped in reverse.
 
 mod data_dir;
+mod local_aws;
 mod output;
 pub mod ports;
 mod process;
@@ -19,15 +20,17 @@ use nix::sys::signal::Signal;
 use thiserror::Error;
 
 use crate::bedrock::{BedrockOptions, BedrockStandIn, Detail};
-use crate::embedded::sqs::SqsOptions;
-use crate::embedded::{EmbeddedS3, EmbeddedSqs, s3_client, sdk_config, sqs_client};
+use crate::embedded::{s3_client, sdk_config, sqs_client};
+use crate::ministack::MinistackError;
 
 pub use data_dir::{DataDir, DataDirError, Endpoints, Secrets, read_endpoints, read_secrets};
+pub use local_aws::LocalAwsKind;
 pub use ports::{PortArgs, PortError, Ports};
 pub use process::NotReady;
 pub use provision::{BUCKET, DEAD_LETTER_QUEUE, LEASE_SECONDS, MAX_RECEIVE_COUNT, ProvisionError, QUEUE};
 pub use watchdog::{STOP_GRACE, watch};
 
+use local_aws::LocalAws;
 use output::Output;
 use ports::{chosen, loopback};
 use process::{Process, Program};
@@ -43,6 +46,10 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct StackOptions {
     /// Folder of all data.
     pub dir: PathBuf,
+    /// Folder of installed tools; usually that of the data.
+    pub tools_dir: PathBuf,
+    /// Whose SQS and S3.
+    pub aws: LocalAwsKind,
     /// Ports; [`Ports::ANY`] for tests.
     pub ports: Ports,
     /// Number of workers.
@@ -66,8 +73,11 @@ pub struct StackOptions {
 impl StackOptions {
     /// Options for a quiet stack on free ports with two workers and a model that answers at once.
     pub fn new(dir: impl Into<PathBuf>, binaries_dir: impl Into<PathBuf>) -> Self {
+        let dir = dir.into();
         Self {
-            dir: dir.into(),
+            tools_dir: dir.clone(),
+            dir,
+            aws: LocalAwsKind::Embedded,
             ports: Ports::ANY,
             workers: 2,
             bedrock: BedrockOptions { detail: Detail::Cheap, ..BedrockOptions::default() },
@@ -93,6 +103,8 @@ pub enum StackError {
     #[error("{path} is missing: build it with `cargo build --release --package {package}`")]
     Missing { path: PathBuf, package: &'static str },
     #[error(transparent)]
+    Ministack(#[from] MinistackError),
+    #[error(transparent)]
     Provision(#[from] ProvisionError),
     #[error(transparent)]
     NotReady(#[from] NotReady),
@@ -109,8 +121,7 @@ pub struct Stack {
     workers: Vec<Process>,
     watchdog: Arc<Watchdog>,
     stand_ins: StandIns,
-    s3: EmbeddedS3,
-    sqs: EmbeddedSqs,
+    aws: LocalAws,
     data: DataDir,
 }
 
@@ -131,21 +142,20 @@ impl Stack {
         options.ports.check(options.workers)?;
         let secrets = data.secrets()?;
 
-        let sqs_options = SqsOptions { dir: Some(data.path().join("sqs")) };
-        let sqs = EmbeddedSqs::start(loopback(options.ports.sqs), sqs_options).await.map_err(failed("SQS"))?;
-        let s3 = EmbeddedS3::start(loopback(options.ports.s3), data.path().join("s3")).await.map_err(failed("S3"))?;
-        let s3_client = s3_client(&s3.url());
-        let queues = provision::queues(&sqs_client(&sqs.url())).await?;
+        let aws = LocalAws::start(&options, &data).await?;
+        let s3_client = s3_client(&aws.s3_url());
+        let queues = provision::queues(&sqs_client(&aws.sqs_url())).await?;
         provision::bucket(&s3_client).await?;
-        let stand_ins =
-            StandIns::start(&options.ports, options.bedrock.clone(), s3_client, BUCKET).await.map_err(failed("Bedrock or the CDN"))?;
+        let stand_ins = StandIns::start(&options.ports, options.bedrock.clone(), s3_client, BUCKET)
+            .await
+            .map_err(failed("Bedrock or the CDN"))?;
 
         let api_port = chosen(options.ports.api).map_err(failed("the API"))?;
         let endpoints = Endpoints {
             api_url: format!("http://{}", loopback(api_port)),
             cdn_url: format!("http://{}", stand_ins.cdn.local_addr()),
-            sqs_url: sqs.url(),
-            s3_url: s3.url(),
+            sqs_url: aws.sqs_url(),
+            s3_url: aws.s3_url(),
             bedrock_url: format!("http://{}", stand_ins.bedrock.local_addr()),
             queue_url: queues.queue_url,
             dead_letter_url: queues.dead_letter_url,
@@ -174,7 +184,7 @@ impl Stack {
         }
 
         let http = reqwest::Client::builder().no_proxy().build().expect("a client without TLS has nothing to load");
-        let stack = Self { endpoints, secrets, http, api, workers, watchdog, stand_ins, s3, sqs, data };
+        let stack = Self { endpoints, secrets, http, api, workers, watchdog, stand_ins, aws, data };
         if let Err(error) = stack.wait_ready().await {
             stack.stop().await;
             return Err(error);
@@ -217,8 +227,7 @@ impl Stack {
             watchdog.stop().await;
         }
         self.stand_ins.stop().await;
-        self.s3.stop().await;
-        self.sqs.stop().await;
+        self.aws.stop().await;
     }
 
     /// Returns where everything is reached.

@@ -1,7 +1,11 @@
 //! The devstack seen from outside: real SDK clients, real processes.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![expect(clippy::unwrap_used, unreachable_pub, reason = "a test that cannot go on panics; its modules are one crate")]
+
+mod support;
 
 mod embedded_s3;
 mod embedded_sqs;
 mod submit;
 mod watchdog;
+mod end_to_end;
+mod faults;

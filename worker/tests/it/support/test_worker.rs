@@ -66,9 +66,7 @@ impl World {
     pub fn new() -> Self {
         // Wall clock that follows tokio's, so that paused tests can let claims run out.
         let (wall, start) = (Timestamp::now(), Instant::now());
-        let clock: Clock = Arc::new(move || {
-            wall + SignedDuration::try_from(start.elapsed()).expect("tests are short")
-        });
+        let clock: Clock = Arc::new(move || wall + SignedDuration::try_from(start.elapsed()).expect("tests are short"));
         Self {
             queue: Arc::new(MemoryQueue::new(LEASE, Duration::from_secs(5), MAX_RECEIVE_COUNT)),
             store: Arc::default(),
