@@ -14,3 +14,4 @@ mod limits;
 mod logs;
 mod openapi;
 mod serving;
+mod docs;

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod architecture;
 mod embedded_s3;
 mod embedded_sqs;
 mod submit;

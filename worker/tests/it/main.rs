@@ -12,3 +12,4 @@ mod outage;
 mod lease_loss;
 mod shutdown;
 mod backpressure;
+mod docs;

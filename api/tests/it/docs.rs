@@ -1,0 +1,67 @@
+//! The documents against the code: every metric of docs/metrics.md, every setting of docs/operations.md.
+
+use api::metrics::{Metric, catalogue};
+use api::settings::ApiSettings;
+use clap::{Arg, CommandFactory};
+
+const METRICS: &str = include_str!("../../../docs/metrics.md");
+const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+
+/// Returns the rows of the table between `<!-- api NAME -->` and `<!-- /api NAME -->`, cell by cell.
+fn rows(document: &str, name: &str) -> Vec<Vec<String>> {
+    let begin = format!("<!-- api {name} -->");
+    let end = format!("<!-- /api {name} -->");
+    let (_, rest) = document.split_once(&begin).unwrap_or_else(|| panic!("{begin} is missing"));
+    let (table, _) = rest.split_once(&end).unwrap_or_else(|| panic!("{end} is missing"));
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+    table.lines().map(str::trim).filter(|line| line.starts_with("| `")).map(cells).collect()
+}
+
+fn row_of(metric: &Metric) -> Vec<String> {
+    let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+    vec![
+        format!("`{}`", metric.name),
+        format!("{:?}", metric.kind).to_lowercase(),
+        metric.unit.as_str().to_owned(),
+        labels.join(", "),
+        metric.help.to_owned(),
+    ]
+}
+
+#[test]
+fn every_metric_is_in_the_catalogue_as_it_is() {
+    let written = rows(METRICS, "metrics");
+    let expected: Vec<_> = catalogue().iter().map(row_of).collect();
+    for row in &expected {
+        assert!(written.contains(row), "docs/metrics.md lacks this row:\n| {} |", row.join(" | "));
+    }
+    for row in &written {
+        assert!(expected.contains(row), "docs/metrics.md has a row that no metric has:\n| {} |", row.join(" | "));
+    }
+}
+
+/// Returns name and default as the first two cells of the row say them.
+fn name_and_default(arg: &Arg) -> Option<[String; 2]> {
+    let name = arg.get_env()?.to_str()?;
+    let default = match arg.get_default_values() {
+        [default, ..] => format!("`{}`", default.to_str()?),
+        [] if arg.is_required_set() => "required".to_owned(),
+        [] => "none".to_owned(),
+    };
+    Some([format!("`{name}`"), default])
+}
+
+#[test]
+fn every_setting_is_in_the_operations_guide_with_its_default() {
+    let written: Vec<_> =
+        rows(OPERATIONS, "settings").into_iter().map(|row| [row[0].clone(), row[1].clone()]).collect();
+    let command = ApiSettings::command();
+    let expected: Vec<_> = command.get_arguments().filter_map(name_and_default).collect();
+    assert!(expected.len() > 10, "only {} settings found", expected.len());
+    for row in &expected {
+        assert!(written.contains(row), "docs/operations.md lacks this row: | {} | ...", row.join(" | "));
+    }
+    for row in &written {
+        assert!(expected.contains(row), "docs/operations.md has a row that no setting has: | {} |", row.join(" | "));
+    }
+}
