@@ -115,7 +115,21 @@ fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
 async fn up(dir: &Path, args: UpArgs) -> Outcome {
     let signal = shutdown::on_signal()?;
     init_logs()?;
-    if !args.no_build && !cargo(["build", "--release", "--locked", "--package", "devstack", "--package", "api", "--package", "worker", "--bins"]).await? {
+    if !args.no_build
+        && !cargo([
+            "build",
+            "--release",
+            "--locked",
+            "--package",
+            "devstack",
+            "--package",
+            "api",
+            "--package",
+            "worker",
+            "--bins",
+        ])
+        .await?
+    {
         return Err("the build failed: see above".into());
     }
     let options = StackOptions {

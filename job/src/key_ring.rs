@@ -16,8 +16,8 @@ const MIN_SECRET_CHARS: usize = 32;
 
 /// Secrets for job ids, newest first.
 ///
-/// To rotate: put the new secret in front; remove the old one when the records made under it have expired. Issued ids
-/// are signed with the newest secret. Derived ids are signed with the *oldest*, so that adding a secret does not turn a
+/// To rotate while several processes run: deploy `old,new,old`, so that all of them know the new secret; then `new,old`;
+/// and only `new` when the records made under the old one have expired. Issued ids are signed with the newest secret. Derived ids are signed with the *oldest*, so that adding a secret does not turn a
 /// repeated `Idempotency-Key` into a second, paid job.
 #[derive(Clone)]
 pub struct IdKeys {

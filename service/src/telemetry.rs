@@ -6,14 +6,14 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::settings::{LogFormat, ObserveSettings};
 
-/// The SDK's trace level prints request bodies and headers, prompts and credentials among them.
-const SDK_LOG_CAP: &str = "aws_smithy_runtime=warn,aws_smithy_runtime_api=warn,aws_sdk_s3=warn,aws_sdk_sqs=warn,\
-                           aws_sdk_bedrockruntime=warn,aws_config=warn,hyper=warn,hyper_util=warn,h2=warn,rustls=warn";
+/// Crates that print request bodies and headers, prompts and credentials among them, when they are asked for details.
+const CAPPED: [&str; 5] = ["aws_", "hyper", "h2", "rustls", "s3s"];
 
 /// Histogram memory grows without bound unless upkeep runs; the exporter's own listener does it at this interval.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -34,8 +34,12 @@ pub enum TelemetryError {
 /// # Errors
 /// When the filter does not parse, or logging has been started before.
 pub fn init_logs(settings: &ObserveSettings) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(format!("{},{SDK_LOG_CAP}", settings.log_filter))?;
-    let registry = tracing_subscriber::registry().with(filter);
+    let filter = EnvFilter::try_new(&settings.log_filter)?;
+    // A filter of its own: whatever the settings ask for, these crates never say more than warnings.
+    let cap = filter_fn(|metadata| {
+        *metadata.level() <= tracing::Level::WARN || !CAPPED.iter().any(|name| metadata.target().starts_with(name))
+    });
+    let registry = tracing_subscriber::registry().with(filter).with(cap);
     match settings.log_format {
         LogFormat::Json => registry
             .with(

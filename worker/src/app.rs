@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, Unit};
 use service::readiness::Readiness;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -106,7 +106,11 @@ impl Worker {
 
 /// Returns the wall clock.
 pub fn system_clock() -> Clock {
-    Arc::new(Timestamp::now)
+    // Records are read by people and by clients: milliseconds are enough.
+    Arc::new(|| {
+        let now = Timestamp::now();
+        now.round(Unit::Millisecond).unwrap_or(now)
+    })
 }
 
 /// Host and process id: what an operator needs to find the holder of a claim.

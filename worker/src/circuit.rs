@@ -1,9 +1,10 @@
 //! `Circuit`: opens when the environment is at fault, so that a bad deploy or a retired model costs time and not jobs.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use job::JobId;
 use service::readiness::Readiness;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -17,7 +18,9 @@ const COMPONENT: &str = "circuit";
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// So many outage-like faults with no success between them are an outage.
-const OUTAGE_AFTER: u32 = 5;
+const OUTAGE_AFTER: usize = 5;
+/// Faults that may be a job's own must come from so many jobs.
+const JOBS_OF_AN_OUTAGE: usize = 3;
 
 /// Closed: work flows. Open: everything waits, and one delivery at a time probes whether the fault has ended.
 #[derive(Debug, Clone)]
@@ -28,7 +31,8 @@ pub struct Circuit {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    faults_in_a_row: AtomicU32,
+    /// The jobs of the outage-like faults since the last success, a job as often as it failed.
+    faults_in_a_row: Mutex<Vec<JobId>>,
     changed: Notify,
     readiness: Readiness,
 }
@@ -51,7 +55,7 @@ impl Circuit {
         metrics::circuit_open(false);
         let shared = Shared {
             state: Mutex::new(State::Closed),
-            faults_in_a_row: AtomicU32::new(0),
+            faults_in_a_row: Mutex::default(),
             changed: Notify::new(),
             readiness,
         };
@@ -169,23 +173,33 @@ impl Circuit {
 }
 
 impl Pass {
-    /// Returns whether `error` is the environment's fault and not the job's: misconfiguration at once, an outage when it
-    /// is met again and again, or while the circuit is open anyway.
-    pub fn blames_environment(&self, error: &JobError) -> bool {
-        match error.class() {
-            Class::Misconfigured => true,
-            Class::Transient if error.kind.is_outage_when_repeated() => {
-                let in_a_row = self.circuit.shared.faults_in_a_row.fetch_add(1, Ordering::SeqCst) + 1;
-                in_a_row >= OUTAGE_AFTER || self.is_probe || self.circuit.is_open()
-            }
-            Class::Transient | Class::Permanent | Class::Poison => false,
+    /// Returns whether `error`, met by `job`, is the environment's fault and not the job's: misconfiguration at once, an
+    /// outage when it is met again and again. What may be the job's own fault must be met by several jobs.
+    pub fn blames_environment(&self, error: &JobError, job: &JobId) -> bool {
+        let of_service = error.kind.is_outage_when_repeated();
+        if error.class() == Class::Misconfigured {
+            return true;
         }
+        if !of_service && !error.kind.is_outage_of_several_jobs() {
+            return false;
+        }
+        let mut faults = self.circuit.shared.faults_in_a_row.lock().unwrap_or_else(PoisonError::into_inner);
+        // Older ones say nothing more.
+        if faults.len() >= 4 * OUTAGE_AFTER {
+            faults.remove(0);
+        }
+        faults.push(*job);
+        let repeated = faults.len() >= OUTAGE_AFTER;
+        if of_service {
+            return repeated || self.is_probe || self.circuit.is_open();
+        }
+        repeated && faults.iter().collect::<HashSet<_>>().len() >= JOBS_OF_AN_OUTAGE
     }
 
     /// Reports an end that the environment was not at fault for. Only a probe closes the circuit: what was under way
     /// when it opened proves nothing.
     pub fn passed(mut self) {
-        self.circuit.shared.faults_in_a_row.store(0, Ordering::SeqCst);
+        self.circuit.shared.faults_in_a_row.lock().unwrap_or_else(PoisonError::into_inner).clear();
         if std::mem::take(&mut self.is_probe) {
             self.circuit.close();
         }
@@ -216,6 +230,24 @@ mod tests {
 
     fn denied() -> JobError {
         JobError::new(Kind::AccessDenied, "not allowed")
+    }
+
+    fn job() -> JobId {
+        let keys: job::IdKeys = "test-secret-test-secret-test-secret".parse().unwrap();
+        keys.issue(&"north".parse().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_be_a_jobs_own_fault_needs_several_jobs() {
+        let circuit = Circuit::new(Readiness::default());
+        let odd = JobError::new(Kind::ModelFailed, "Inference error");
+        let (first, second, third) = (job(), job(), job());
+        let blames = async |job: &JobId| circuit.admit().await.blames_environment(&odd, job);
+        for _ in 0..2 * OUTAGE_AFTER {
+            assert!(!blames(&first).await, "one job is no outage");
+        }
+        assert!(!blames(&second).await);
+        assert!(blames(&third).await);
     }
 
     #[tokio::test(start_paused = true)]
@@ -251,18 +283,16 @@ mod tests {
         let circuit = Circuit::new(Readiness::default());
         let down = JobError::new(Kind::ModelUnavailable, "503");
         for _ in 1..OUTAGE_AFTER {
-            assert!(!circuit.admit().await.blames_environment(&down));
+            assert!(!circuit.admit().await.blames_environment(&down, &job()));
         }
         circuit.admit().await.passed();
         for _ in 1..OUTAGE_AFTER {
-            assert!(!circuit.admit().await.blames_environment(&down));
+            assert!(!circuit.admit().await.blames_environment(&down, &job()));
         }
         let fifth = circuit.admit().await;
-        assert!(fifth.blames_environment(&down));
+        assert!(fifth.blames_environment(&down, &job()));
         fifth.failed(&down);
-        assert!(circuit.admit().await.blames_environment(&down), "a probe that fails keeps it open");
-        let of_one_job = JobError::new(Kind::ModelFailed, "Inference error");
-        assert!(!circuit.admit().await.blames_environment(&of_one_job));
+        assert!(circuit.admit().await.blames_environment(&down, &job()), "a probe that fails keeps it open");
     }
 
     #[tokio::test(start_paused = true)]

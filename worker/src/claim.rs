@@ -52,7 +52,7 @@ pub enum WriteError {
     Failed(JobError),
 }
 
-/// Takes the claim on `job` if the rules allow it (design.md section 4).
+/// Takes the claim on `job` if [`Claim::may_be_taken_over`] allows it.
 ///
 /// # Errors
 /// When the store cannot be read or written.

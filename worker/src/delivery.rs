@@ -138,8 +138,9 @@ fn conclude(ended: &Ended, delivery: &Delivery, is_last: bool, end: &mut JobEnd)
     let disposition = Disposition::of(ended, delivery.receive_count, is_last, rand::random());
     end.outcome = match ended {
         Ok(outcome) => {
-            tracing::info!(duration_ms, ?outcome, "job handled");
-            outcome_label(outcome)
+            let outcome = outcome_label(outcome);
+            tracing::info!(duration_ms, outcome, "job handled");
+            outcome
         }
         Err(error) => {
             metrics::error(error.kind);

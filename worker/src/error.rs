@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// Which of four treatments an error gets (design.md section 6).
+/// Which of four treatments an error gets (ARCHITECTURE.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// Passes by itself: try again later.
@@ -113,6 +113,11 @@ impl Kind {
             | Self::ModelNotFound
             | Self::BucketNotFound => Class::Misconfigured,
         }
+    }
+
+    /// Returns whether this kind may be one job's own fault, and is an outage only when several jobs meet it in a row.
+    pub fn is_outage_of_several_jobs(self) -> bool {
+        matches!(self, Self::ModelFailed | Self::ModelAnswerMalformed)
     }
 
     /// Returns whether this kind, met by job after job, means that a service is down. Such an outage is held like a

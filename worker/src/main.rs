@@ -17,7 +17,11 @@ use worker::settings::Settings;
 use worker::store::S3Store;
 
 fn main() -> ExitCode {
-    let settings = Settings::parse();
+    let settings = match Settings::try_parse() {
+        Ok(settings) => settings,
+        Err(error) if error.use_stderr() => return refuse(&error.render()),
+        Err(help) => help.exit(),
+    };
     if let Err(contradiction) = settings.validate() {
         return refuse(&contradiction);
     }
@@ -30,7 +34,10 @@ fn main() -> ExitCode {
     };
     match runtime.block_on(run(settings)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => refuse(&error),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -93,7 +93,7 @@ impl Pipeline {
             let pass = tokio::select! {
                 biased;
                 pass = circuit.admit() => pass,
-                () = self.stopping.cancelled() => return Ok(Outcome::GivenBack),
+                () = self.stopping.cancelled() => return Ok(self.give_back(job, claimant, is_last).await),
             };
             match self.attempt(job, claimant, is_last, &pass).await {
                 Attempt::Hold(error) => {
@@ -111,6 +111,20 @@ impl Pipeline {
         }
     }
 
+    /// Makes the record of a job that was held say where it goes: back into the queue, or to the dead-letter queue.
+    async fn give_back(&self, job: &Job, claimant: &Claimant, is_last: bool) -> Outcome {
+        match claim(self.store.as_ref(), job, claimant, &*self.clock).await {
+            Ok(Claimed::Held(held)) => {
+                let ended = self.conclude(job, held, Err(Stop::GivenBack), is_last).await;
+                ended.unwrap_or(Outcome::GivenBack)
+            }
+            Ok(Claimed::AlreadyFinal(status)) => Outcome::AlreadyFinal(status),
+            Ok(Claimed::Elsewhere { for_at_most }) => Outcome::HeldElsewhere { for_at_most },
+            // The store may be what is down; then the claim runs out by itself.
+            Err(_) => Outcome::GivenBack,
+        }
+    }
+
     async fn attempt(&self, job: &Job, claimant: &Claimant, is_last: bool, pass: &Pass) -> Attempt {
         let mut held = match claim(self.store.as_ref(), job, claimant, &*self.clock).await {
             Ok(Claimed::Held(held)) => held,
@@ -118,7 +132,7 @@ impl Pipeline {
             Ok(Claimed::Elsewhere { for_at_most }) => {
                 return Attempt::Ended(Ok(Outcome::HeldElsewhere { for_at_most }));
             }
-            Err(error) if pass.blames_environment(&error) => return Attempt::Hold(error),
+            Err(error) if pass.blames_environment(&error, &job.id) => return Attempt::Hold(error),
             Err(error) => return Attempt::Ended(Err(error)),
         };
         if held.is_new() {
@@ -126,7 +140,7 @@ impl Pipeline {
         }
         match self.perform(job, &mut held).await {
             // The claim stays ours.
-            Err(Stop::Failed(error)) if pass.blames_environment(&error) => Attempt::Hold(error),
+            Err(Stop::Failed(error)) if pass.blames_environment(&error, &job.id) => Attempt::Hold(error),
             ended => Attempt::Ended(self.conclude(job, held, ended, is_last).await),
         }
     }
@@ -243,6 +257,11 @@ impl Pipeline {
         let error = match ended {
             Ok(outcome) => return Ok(outcome),
             Err(Stop::Lost) => return self.after_losing(job).await,
+            Err(Stop::GivenBack) if is_last => {
+                let failure = Failure::new(FailureCode::AttemptsExhausted, "given back at a shutdown");
+                note(held.finish(store, now, Status::Failed, |record| record.error = Some(failure)).await);
+                return Ok(Outcome::GivenBack);
+            }
             Err(Stop::GivenBack) => {
                 note(held.release(store, now, "shutdown").await);
                 return Ok(Outcome::GivenBack);
@@ -267,7 +286,8 @@ impl Pipeline {
                 }
             }
             Class::Transient if is_last => {
-                let failure = Failure::new(FailureCode::AttemptsExhausted, error.to_string());
+                let failure =
+                    Failure::new(FailureCode::AttemptsExhausted, format!("last fault: {}", error.kind.as_str()));
                 note(held.finish(store, now, Status::Failed, |record| record.error = Some(failure)).await);
                 Err(error)
             }

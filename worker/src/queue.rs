@@ -115,7 +115,11 @@ impl JobQueue for SqsQueue {
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
             .send()
             .await
-            .map_err(|error| classify(&error))?;
+            .map_err(|error| match classify(&error) {
+                // There is no receipt that could be stale.
+                QueueError::NotOurs(detail) => QueueError::Misconfigured(detail),
+                error => error,
+            })?;
         Ok(received.messages.unwrap_or_default().into_iter().filter_map(delivery).collect())
     }
 
@@ -168,7 +172,13 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     let detail = aws_sdk_sqs::error::DisplayErrorContext(error).to_string();
-    let Some(code) = error.code() else { return QueueError::Unavailable(detail) };
+    let Some(code) = error.code() else {
+        let credentials = crate::store::lacks_credentials(error);
+        return if credentials { QueueError::Misconfigured(detail) } else { QueueError::Unavailable(detail) };
+    };
+    if code.starts_with("KMS.") {
+        return QueueError::Misconfigured(detail);
+    }
     match code.rsplit('.').next().unwrap_or(code) {
         "ReceiptHandleIsInvalid" | "MessageNotInflight" => QueueError::NotOurs(detail),
         // What SQS answers when the receipt has expired or asks beyond the 12 hours of one hand-over.
@@ -179,6 +189,8 @@ where
         | "AccessDeniedException"
         | "InvalidClientTokenId"
         | "UnrecognizedClientException"
+        | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
         | "ExpiredToken"
         | "ExpiredTokenException"
         | "InvalidAddress" => QueueError::Misconfigured(detail),

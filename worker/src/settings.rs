@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use clap::Parser;
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Parser, value_parser};
 use service::settings::{Contradiction, ObserveSettings};
 
 use crate::render::RenderSettings;
@@ -15,42 +16,42 @@ use crate::render::RenderSettings;
 #[command(name = "image-worker", version)]
 pub struct Settings {
     /// URL of the job queue.
-    #[arg(long, env = "SQS_QUEUE_URL", value_name = "URL")]
+    #[arg(long, env = "SQS_QUEUE_URL", value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     pub sqs_queue_url: String,
     /// Bucket of pictures, records and sources.
-    #[arg(long, env = "S3_BUCKET_NAME", value_name = "NAME")]
+    #[arg(long, env = "S3_BUCKET_NAME", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub s3_bucket_name: String,
     /// Text-to-image model.
-    #[arg(long, env = "BEDROCK_MODEL_ID", default_value = "stability.stable-image-core-v1:1", value_name = "ID")]
+    #[arg(long, env = "BEDROCK_MODEL_ID", default_value = "stability.stable-image-core-v1:1", value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub bedrock_model_id: String,
     /// Region of the model; the Stability models are in us-west-2 only, wherever queue and bucket are.
     #[arg(long, env = "BEDROCK_REGION", default_value = "us-west-2", value_name = "REGION")]
     pub bedrock_region: String,
     /// Deliveries in flight at once. Most of a job is waiting for the model, so this is many times the cores; the model's
     /// quota is the other bound: requests a minute * seconds a call / 60, for the whole account.
-    #[arg(long, env = "WORKER_SLOTS", default_value_t = 16, value_name = "COUNT")]
+    #[arg(long, env = "WORKER_SLOTS", default_value_t = 16, value_name = "COUNT", value_parser = value_parser!(u16).range(1..=1000))]
     pub worker_slots: u16,
     /// Threads that decode, resize and encode; 0 is one for each core.
     #[arg(long, env = "CPU_THREADS", default_value_t = 0, value_name = "COUNT")]
     pub cpu_threads: u16,
     /// How long a delivery stays hidden when it is not extended: the queue's visibility timeout.
-    #[arg(long, env = "LEASE_SECONDS", default_value_t = 60, value_name = "SECONDS")]
+    #[arg(long, env = "LEASE_SECONDS", default_value_t = 60, value_name = "SECONDS", value_parser = value_parser!(u64).range(MIN_LEASE_SECONDS..=MAX_HOLD_SECONDS))]
     pub lease_seconds: u64,
     /// How often the queue hands a message over before it moves it to the dead-letter queue: the queue's
     /// maxReceiveCount.
-    #[arg(long, env = "MAX_RECEIVE_COUNT", default_value_t = 5, value_name = "COUNT")]
+    #[arg(long, env = "MAX_RECEIVE_COUNT", default_value_t = 5, value_name = "COUNT", value_parser = value_parser!(u32).range(1..=1000))]
     pub max_receive_count: u32,
     /// Long poll of one receive, 0 to 20.
-    #[arg(long, env = "RECEIVE_WAIT_SECONDS", default_value_t = 10, value_name = "SECONDS")]
+    #[arg(long, env = "RECEIVE_WAIT_SECONDS", default_value_t = 10, value_name = "SECONDS", value_parser = value_parser!(u64).range(0..=20))]
     pub receive_wait_seconds: u64,
     /// Longest model call. A call that is given up may be paid for all the same, so well above the model's slowest.
-    #[arg(long, env = "MODEL_TIMEOUT_SECONDS", default_value_t = 95, value_name = "SECONDS")]
+    #[arg(long, env = "MODEL_TIMEOUT_SECONDS", default_value_t = 95, value_name = "SECONDS", value_parser = value_parser!(u64).range(1..=MAX_HOLD_SECONDS))]
     pub model_timeout_seconds: u64,
     /// How long a claim on a job holds without being renewed: no attempt may be silent for longer.
-    #[arg(long, env = "ATTEMPT_TIMEOUT_SECONDS", default_value_t = 240, value_name = "SECONDS")]
+    #[arg(long, env = "ATTEMPT_TIMEOUT_SECONDS", default_value_t = 240, value_name = "SECONDS", value_parser = value_parser!(u64).range(1..=MAX_HOLD_SECONDS))]
     pub attempt_timeout_seconds: u64,
     /// Time to finish what is in flight after SIGTERM.
-    #[arg(long, env = "SHUTDOWN_GRACE_SECONDS", default_value_t = 110, value_name = "SECONDS")]
+    #[arg(long, env = "SHUTDOWN_GRACE_SECONDS", default_value_t = 110, value_name = "SECONDS", value_parser = value_parser!(u64).range(1..=MAX_HOLD_SECONDS))]
     pub shutdown_grace_seconds: u64,
     #[command(flatten)]
     pub render: RenderSettings,
@@ -76,7 +77,7 @@ pub struct LifecycleSettings {
 }
 
 /// SQS ends the hold on a delivery 12 hours after the receive, whatever is asked for.
-const MAX_LEASE_SECONDS: u64 = 43_200;
+const MAX_HOLD_SECONDS: u64 = 43_200;
 /// Below this, a heartbeat that needs its retries would come too late.
 const MIN_LEASE_SECONDS: u64 = 20;
 /// Time for checkpoint, rendering and publishing after the slowest model call.
@@ -88,21 +89,6 @@ impl Settings {
     /// # Errors
     /// Names both settings.
     pub fn validate(&self) -> Result<(), Contradiction> {
-        Contradiction::unless(self.worker_slots > 0, "WORKER_SLOTS", "SQS_QUEUE_URL", || {
-            "without a slot nothing is received".into()
-        })?;
-        Contradiction::unless(self.max_receive_count > 0, "MAX_RECEIVE_COUNT", "SQS_QUEUE_URL", || {
-            "a queue delivers at least once".into()
-        })?;
-        Contradiction::unless(
-            (MIN_LEASE_SECONDS..=MAX_LEASE_SECONDS).contains(&self.lease_seconds),
-            "LEASE_SECONDS",
-            "SQS_QUEUE_URL",
-            || format!("a lease that can be extended in time is {MIN_LEASE_SECONDS} to {MAX_LEASE_SECONDS} s long"),
-        )?;
-        Contradiction::unless(self.receive_wait_seconds <= 20, "RECEIVE_WAIT_SECONDS", "SQS_QUEUE_URL", || {
-            "SQS polls for at most 20 s".into()
-        })?;
         Contradiction::unless(
             self.receive_wait_seconds * 3 <= self.shutdown_grace_seconds,
             "RECEIVE_WAIT_SECONDS",
@@ -178,11 +164,7 @@ mod tests {
     #[test]
     fn contradictions_name_both_settings() {
         for (extra, first, second) in [
-            (&["--worker-slots", "0"][..], "WORKER_SLOTS", "SQS_QUEUE_URL"),
-            (&["--max-receive-count", "0"], "MAX_RECEIVE_COUNT", "SQS_QUEUE_URL"),
-            (&["--lease-seconds", "19"], "LEASE_SECONDS", "SQS_QUEUE_URL"),
-            (&["--receive-wait-seconds", "21"], "RECEIVE_WAIT_SECONDS", "SQS_QUEUE_URL"),
-            (&["--shutdown-grace-seconds", "29"], "RECEIVE_WAIT_SECONDS", "SHUTDOWN_GRACE_SECONDS"),
+            (&["--shutdown-grace-seconds", "29"][..], "RECEIVE_WAIT_SECONDS", "SHUTDOWN_GRACE_SECONDS"),
             (&["--model-timeout-seconds", "110"], "MODEL_TIMEOUT_SECONDS", "SHUTDOWN_GRACE_SECONDS"),
             (&["--attempt-timeout-seconds", "155"], "MODEL_TIMEOUT_SECONDS", "ATTEMPT_TIMEOUT_SECONDS"),
             (&["--cpu-threads", "17"], "CPU_THREADS", "WORKER_SLOTS"),
@@ -191,6 +173,23 @@ mod tests {
         ] {
             let error = settings(extra).validate().unwrap_err();
             assert_eq!((error.first, error.second), (first, second), "{extra:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused_by_name() {
+        for (flag, value) in [
+            ("--worker-slots", "0"),
+            ("--max-receive-count", "0"),
+            ("--lease-seconds", "19"),
+            ("--receive-wait-seconds", "21"),
+            ("--model-timeout-seconds", "0"),
+            ("--render-method", "7"),
+            ("--bedrock-model-id", ""),
+        ] {
+            let required = ["image-worker", "--sqs-queue-url", "http://q", "--s3-bucket-name", "b"];
+            let error = Settings::try_parse_from(required.iter().chain([&flag, &value])).unwrap_err();
+            assert!(error.to_string().contains(flag), "{error}");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
@@ -193,8 +194,13 @@ where
         }
         Some("AccessDenied" | "AllAccessDisabled" | "AccountProblem") => Kind::AccessDenied,
         _ if status == Some(403) => Kind::AccessDenied,
-        _ if matches!(error, SdkError::DispatchFailure(failure) if failure.is_other()) => Kind::CredentialsUnavailable,
+        _ if lacks_credentials(error) => Kind::CredentialsUnavailable,
         _ => Kind::StoreUnavailable,
     };
     JobError::new(kind, detail)
+}
+
+/// Returns whether the call failed because no credentials could be had: then it was never sent.
+pub(crate) fn lacks_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|cause| cause.is::<CredentialsError>())
 }

@@ -35,12 +35,16 @@ pub struct Queues {
     pub dead_letter_url: String,
 }
 
+/// The longest there is: a message keeps its age when it is moved, so this must be more than the job queue's 4 days.
+const DEAD_LETTER_RETENTION_SECONDS: u32 = 14 * 24 * 3600;
+
 /// Creates both queues; they may exist already.
 ///
 /// # Errors
 /// When SQS refuses, for instance because a queue exists with other attributes.
 pub async fn queues(client: &aws_sdk_sqs::Client) -> Result<Queues, ProvisionError> {
-    let dead_letter_url = queue(client, DEAD_LETTER_QUEUE, HashMap::new()).await?;
+    let retention = (QueueAttributeName::MessageRetentionPeriod, DEAD_LETTER_RETENTION_SECONDS.to_string());
+    let dead_letter_url = queue(client, DEAD_LETTER_QUEUE, HashMap::from([retention])).await?;
     let arn = client
         .get_queue_attributes()
         .queue_url(&dead_letter_url)

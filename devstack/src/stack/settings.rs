@@ -78,6 +78,9 @@ impl ChildSettings<'_> {
             ("LEASE_SECONDS", &LEASE_SECONDS.to_string()),
             // The long poll is awaited at a stop, and people press Ctrl-C more often than systemd does.
             ("RECEIVE_WAIT_SECONDS", "2"),
+            ("MODEL_TIMEOUT_SECONDS", "30"),
+            ("ATTEMPT_TIMEOUT_SECONDS", "100"),
+            ("SHUTDOWN_GRACE_SECONDS", "35"),
         ])
     }
 }

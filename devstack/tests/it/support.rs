@@ -61,29 +61,35 @@ impl Live {
         items.iter().map(|item| item["id"].as_str().unwrap_or_else(|| panic!("refused: {item}")).to_owned()).collect()
     }
 
-    pub async fn view(&self, id: &str) -> Value {
-        let path = format!("/v1/jobs/{id}");
-        let answer = self.request(reqwest::Method::GET, &path).header("Prefer", "wait=5").send().await.unwrap();
+    /// Reads the job, waiting up to `wait` seconds for its end.
+    pub async fn view(&self, id: &str, wait: u8) -> Value {
+        let request = self.request(reqwest::Method::GET, &format!("/v1/jobs/{id}"));
+        let answer = request.header("Prefer", format!("wait={wait}")).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
         answer.json().await.unwrap()
     }
 
     /// Polls until `condition` holds.
     pub async fn view_when(&self, id: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        self.poll(id, 0, condition).await
+    }
+
+    async fn poll(&self, id: &str, wait: u8, condition: impl Fn(&Value) -> bool) -> Value {
         let started = Instant::now();
         loop {
-            let view = self.view(id).await;
+            let view = self.view(id, wait).await;
             if condition(&view) {
                 return view;
             }
             assert!(started.elapsed() < PATIENCE, "waited {PATIENCE:?}; last seen {view}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
     /// Polls until the job has ended, which must be like this.
     pub async fn ended(&self, id: &str, status: &str) -> Value {
         let pending = ["queued", "generating", "processing"];
-        let view = self.view_when(id, |view| !pending.contains(&view["status"].as_str().unwrap())).await;
+        let view = self.poll(id, 5, |view| !pending.contains(&view["status"].as_str().unwrap())).await;
         assert_eq!(view["status"], status, "{view}");
         view
     }

@@ -157,12 +157,16 @@ fn retry_after(response: &HttpResponse) -> Option<Duration> {
     Some(Duration::from_millis(milliseconds).min(MAX_RETRY_AFTER))
 }
 
+/// Shorter texts are not looked for in messages.
+const MIN_QUOTE_CHARS: usize = 8;
+
 fn without_prompt(detail: String, request: &GenerateRequest) -> String {
     let texts = [Some(request.prompt.as_str()), request.negative_prompt.as_deref()];
     texts
         .into_iter()
         .flatten()
-        .filter(|text| !text.is_empty())
+        // A text of a few characters is part of any message by chance, and gives nothing away.
+        .filter(|text| text.chars().count() >= MIN_QUOTE_CHARS)
         .fold(detail, |detail, text| if detail.contains(text) { detail.replace(text, "[prompt]") } else { detail })
 }
 
