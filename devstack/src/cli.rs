@@ -12,6 +12,7 @@ use tokio::process::Command as Process;
 
 use crate::bedrock::{BedrockArgs, BedrockOptions, BedrockStandIn, Latency};
 use crate::cdn::{CdnArgs, CdnStandIn};
+use crate::checks::{self, TestArgs};
 use crate::embedded::sqs::SqsOptions;
 use crate::embedded::{ACCESS_KEY_ID, EmbeddedS3, EmbeddedSqs, REGION, SECRET_ACCESS_KEY};
 use crate::stack::ports::loopback;
@@ -39,7 +40,7 @@ enum Command {
     Submit(SubmitArgs),
     /// Removes all data: queues, objects, logs, keys.
     Reset(ResetArgs),
-    /// Runs every test of the workspace.
+    /// Runs every check: format, lints, documentation, tests, dependencies.
     Test(TestArgs),
     /// Starts SQS and S3 alone.
     Emulator(PortArgs),
@@ -80,13 +81,6 @@ struct ResetArgs {
     all: bool,
 }
 
-#[derive(Debug, Args)]
-struct TestArgs {
-    /// Passed on to `cargo test`, after `--`.
-    #[arg(last = true, value_name = "ARGS")]
-    args: Vec<String>,
-}
-
 type Outcome = Result<ExitCode, Box<dyn Error>>;
 
 /// Runs the command of the command line and returns the exit code.
@@ -97,7 +91,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Reset(args) => reset(&dir, args.all),
         Command::Up(args) => block_on(up(&dir, args)),
         Command::Submit(args) => block_on(picture(&dir, args)),
-        Command::Test(args) => block_on(test(args)),
+        Command::Test(args) => block_on(test(&dir, args)),
         Command::Emulator(ports) => block_on(emulator(&dir, Ports::from(&ports))),
         Command::Bedrock(args) => block_on(bedrock(args)),
         Command::Cdn(args) => block_on(cdn(args)),
@@ -218,10 +212,9 @@ fn reset(dir: &Path, all: bool) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn test(args: TestArgs) -> Outcome {
-    let mut command = vec!["test".to_owned(), "--release".to_owned(), "--workspace".to_owned()];
-    command.extend(args.args);
-    Ok(if cargo(command).await? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+async fn test(dir: &Path, args: TestArgs) -> Outcome {
+    checks::run(&workspace(), &dir.join("tools"), &args).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn emulator(dir: &Path, ports: Ports) -> Outcome {

@@ -8,3 +8,5 @@ pub mod embedded;
 pub mod bedrock;
 pub mod cdn;
 pub mod ministack;
+pub mod venv;
+pub mod checks;

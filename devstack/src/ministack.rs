@@ -1,7 +1,6 @@
 //! `Ministack`: the second implementation of SQS and S3, a pinned release from `PyPI` in a folder of its own.
 
-use std::ffi::OsStr;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,6 +11,7 @@ use tokio::process::{Child, Command};
 
 use crate::embedded::REGION;
 use crate::stack::ports::{chosen, loopback};
+use crate::venv::{self, VenvError};
 
 /// The release that the tests were written against (MIT).
 pub const VERSION: &str = "1.5.33";
@@ -20,15 +20,12 @@ const SERVICES: &str = "sqs,s3";
 /// It starts in 0.3 s on an idle machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_millis(50);
-const LOCK_EVERY: Duration = Duration::from_millis(200);
 
 /// `MiniStack` did not start.
 #[derive(Debug, Error)]
 pub enum MinistackError {
-    #[error("python3 is missing ({0}): install Python 3.10 or later with its venv module")]
-    NoPython(io::Error),
-    #[error("{step} failed: {output}")]
-    Install { step: &'static str, output: String },
+    #[error(transparent)]
+    Install(#[from] VenvError),
     #[error("{path} cannot be used: {source}")]
     Folder { path: PathBuf, source: io::Error },
     #[error("MiniStack ended before it was ready ({status}); its output is in {log}")]
@@ -55,7 +52,7 @@ impl Ministack {
             let path = path.to_owned();
             move |source| MinistackError::Folder { path, source }
         };
-        let venv = install(&dir.join("venvs")).await?;
+        let venv = venv::install(&dir.join("venvs"), "ministack", VERSION).await?;
         let port = chosen(port).map_err(folder(dir))?;
         let home = dir.join("ministack").join(port.to_string());
         std::fs::create_dir_all(&home).map_err(folder(&home))?;
@@ -111,52 +108,4 @@ impl Ministack {
     pub async fn stop(mut self) -> io::Result<()> {
         self.child.kill().await
     }
-}
-
-/// Returns the folder of the installed release. Callers in parallel, in this process or another, wait for the first.
-async fn install(venvs: &Path) -> Result<PathBuf, MinistackError> {
-    let unusable = |source| MinistackError::Folder { path: venvs.to_owned(), source };
-    std::fs::create_dir_all(venvs).map_err(unusable)?;
-    let venvs = venvs.canonicalize().map_err(unusable)?;
-    let venv = venvs.join(format!("ministack-{VERSION}"));
-    let complete = venv.join("complete");
-    let lock = File::create(venvs.join("ministack.lock")).map_err(unusable)?;
-    loop {
-        match lock.try_lock() {
-            Ok(()) => break,
-            Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_EVERY).await,
-            Err(TryLockError::Error(source)) => return Err(unusable(source)),
-        }
-    }
-    if complete.exists() {
-        return Ok(venv);
-    }
-    if venv.exists() {
-        std::fs::remove_dir_all(&venv).map_err(unusable)?;
-    }
-    run("python3 -m venv", "python3", [OsStr::new("-m"), OsStr::new("venv"), venv.as_os_str()]).await?;
-    let requirement = format!("ministack=={VERSION}");
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", &requirement].map(OsStr::new);
-    run("pip install ministack", venv.join("bin/python"), pip).await?;
-    std::fs::write(&complete, VERSION).map_err(unusable)?;
-    Ok(venv)
-}
-
-async fn run<const N: usize>(
-    step: &'static str,
-    program: impl AsRef<OsStr>,
-    args: [&OsStr; N],
-) -> Result<(), MinistackError> {
-    let output = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(MinistackError::NoPython)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let text = [output.stdout, output.stderr].concat();
-    Err(MinistackError::Install { step, output: String::from_utf8_lossy(&text).trim().to_owned() })
 }

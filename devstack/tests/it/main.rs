@@ -8,5 +8,6 @@ mod embedded_s3;
 mod embedded_sqs;
 mod submit;
 mod watchdog;
+mod openapi;
 mod end_to_end;
 mod faults;

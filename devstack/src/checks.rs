@@ -1,0 +1,162 @@
+//! `cargo dev test`: every check of the repository, in the order of what fails fastest.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use thiserror::Error;
+use tokio::process::Command;
+
+/// The release that `deny.toml` was written for.
+const DENY: &str = "0.20.2";
+/// An advisory database that does not come within this time will not come.
+const ADVISORIES_TIMEOUT: Duration = Duration::from_secs(120);
+/// Crates of the AWS SDK's legacy HTTP stack, as `cargo tree` prints them (docs/adr/0004).
+const LEGACY: [&str; 4] = ["hyper v0.", "h2 v0.3", "rustls v0.21", "ring v0."];
+
+/// What to run.
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// Run the tests alone, without format, lints, dependency checks and documentation.
+    #[arg(long)]
+    tests_only: bool,
+    /// Passed on to `cargo test`, after `--`.
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+/// A check that did not pass.
+#[derive(Debug, Error)]
+pub enum CheckError {
+    #[error("{0} failed: see above")]
+    Failed(String),
+    #[error("{command} cannot be started: {source}")]
+    Start { command: String, source: std::io::Error },
+    #[error("the legacy HTTP stack is back: {0}; `cargo tree --invert` tells who brings it (docs/adr/0004)")]
+    Legacy(String),
+    #[error(
+        "advisories could not be checked: their database cannot be reached, and a skipped check fails in hosted CI"
+    )]
+    Skipped,
+}
+
+/// Runs everything in `workspace`. Tools are installed below `tools`.
+///
+/// # Errors
+/// The first check that does not pass.
+pub async fn run(workspace: &Path, tools: &Path, args: &TestArgs) -> Result<(), CheckError> {
+    let cargo = |line: &str| step(workspace, env!("CARGO"), line.split(' ').map(str::to_owned).collect(), &[]);
+    let mut skipped = Vec::new();
+    if !args.tests_only {
+        cargo("fmt --all --check").await?;
+        no_legacy_stack(workspace).await?;
+        cargo("clippy --release --locked --workspace --all-targets -- -D warnings").await?;
+        let deny_warnings = [("RUSTDOCFLAGS", "-D warnings")];
+        let doc = "doc --release --locked --workspace --no-deps --document-private-items";
+        step(workspace, env!("CARGO"), doc.split(' ').map(str::to_owned).collect(), &deny_warnings).await?;
+    }
+    cargo("build --release --locked --workspace --bins").await?;
+    let mut tests: Vec<String> = "test --release --locked --workspace".split(' ').map(str::to_owned).collect();
+    if !args.args.is_empty() {
+        tests.push("--".to_owned());
+        tests.extend(args.args.iter().cloned());
+    }
+    step(workspace, env!("CARGO"), tests, &[]).await?;
+    if !args.tests_only && !dependencies(workspace, tools).await? {
+        skipped.push("advisories");
+    }
+    for check in &skipped {
+        println!(
+            "\nSKIPPED: {check}: their database cannot be reached from here. Hosted CI fails when this happens.\n"
+        );
+    }
+    #[expect(clippy::disallowed_methods, reason = "a variable of the hosted CI, not a setting")]
+    let hosted = std::env::var_os("GITHUB_ACTIONS").is_some();
+    if hosted && !skipped.is_empty() { Err(CheckError::Skipped) } else { Ok(()) }
+}
+
+async fn step(workspace: &Path, program: &str, args: Vec<String>, env: &[(&str, &str)]) -> Result<(), CheckError> {
+    let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
+    let command = format!("{name} {}", args.join(" "));
+    println!("\n==> {command}");
+    let started = Instant::now();
+    let status = Command::new(program)
+        .args(args)
+        .envs(env.iter().copied())
+        .current_dir(workspace)
+        .kill_on_drop(true)
+        .status()
+        .await
+        .map_err(|source| CheckError::Start { command: command.clone(), source })?;
+    println!("    {} s", started.elapsed().as_secs());
+    if status.success() { Ok(()) } else { Err(CheckError::Failed(command)) }
+}
+
+async fn no_legacy_stack(workspace: &Path) -> Result<(), CheckError> {
+    let command = "cargo tree";
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--workspace", "--prefix", "none", "--target", "all"])
+        .current_dir(workspace)
+        .output()
+        .await
+        .map_err(|source| CheckError::Start { command: command.to_owned(), source })?;
+    if !output.status.success() {
+        eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+        return Err(CheckError::Failed(command.to_owned()));
+    }
+    let tree = String::from_utf8_lossy(&output.stdout);
+    match tree.lines().find(|line| LEGACY.iter().any(|legacy| line.starts_with(legacy))) {
+        Some(found) => Err(CheckError::Legacy(found.to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// Licences, bans, sources and advisories. Returns whether the advisories could be checked.
+async fn dependencies(workspace: &Path, tools: &Path) -> Result<bool, CheckError> {
+    let root = tools.join(format!("cargo-deny-{DENY}"));
+    let deny = root.join("bin/cargo-deny");
+    if !deny.is_file() {
+        let root = root.to_string_lossy().into_owned();
+        let install = [
+            "install",
+            "cargo-deny",
+            "--version",
+            DENY,
+            "--locked",
+            "--debug",
+            "--no-default-features",
+            "--root",
+            &root,
+        ];
+        step(workspace, env!("CARGO"), install.map(str::to_owned).to_vec(), &[]).await?;
+    }
+    let deny = deny.to_string_lossy();
+    let offline = "--workspace --locked check licenses bans sources";
+    step(workspace, &deny, offline.split(' ').map(str::to_owned).collect(), &[]).await?;
+    advisories(workspace, &deny).await
+}
+
+async fn advisories(workspace: &Path, deny: &str) -> Result<bool, CheckError> {
+    let command = "cargo-deny --workspace check advisories";
+    println!("\n==> {command}");
+    let failed = |source| CheckError::Start { command: command.to_owned(), source };
+    let running = Command::new(deny)
+        .args(["--workspace", "check", "advisories"])
+        .current_dir(workspace)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let Ok(output) = tokio::time::timeout(ADVISORIES_TIMEOUT, running).await else { return Ok(false) };
+    let output = output.map_err(failed)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        return Ok(true);
+    }
+    // It has one exit code for a finding and for a database that it could not fetch.
+    if said.contains("failed to fetch advisory database") {
+        return Ok(false);
+    }
+    eprintln!("{said}");
+    Err(CheckError::Failed(command.to_owned()))
+}
