@@ -21,6 +21,16 @@ const SERVICES: &str = "sqs,s3";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 const LOCK_EVERY: Duration = Duration::from_millis(200);
+/// Its standard input is the tie to its parent: when that is gone, also by a kill, the input ends and so does it.
+const TIED_TO_PARENT: &str = "\
+import os, sys, threading
+def end_with_parent():
+    sys.stdin.buffer.read()
+    os._exit(0)
+threading.Thread(target=end_with_parent, daemon=True).start()
+from ministack.app import main
+main()
+";
 
 /// `MiniStack` did not start.
 #[derive(Debug, Error)]
@@ -37,7 +47,8 @@ pub enum MinistackError {
     NotReady { port: u16, log: PathBuf },
 }
 
-/// A running `MiniStack`, with empty services that forget everything. Dropping it kills it.
+/// A running `MiniStack`, with empty services that forget everything. Dropping it kills it, and it does not outlive this
+/// process.
 #[derive(Debug)]
 pub struct Ministack {
     child: Child,
@@ -62,7 +73,8 @@ impl Ministack {
         let log = home.join("output.log");
         let output = File::create(&log).map_err(folder(&log))?;
         let errors = output.try_clone().map_err(folder(&log))?;
-        let mut child = Command::new(venv.join("bin/ministack"))
+        let mut child = Command::new(venv.join("bin/python"))
+            .args(["-c", TIED_TO_PARENT])
             .env("GATEWAY_PORT", port.to_string())
             .env("BIND_HOST", "127.0.0.1")
             .env("MINISTACK_HOST", "127.0.0.1")
@@ -74,7 +86,7 @@ impl Ministack {
             .env("S3_DATA_DIR", home.join("s3"))
             .env("TMPDIR", &home)
             .current_dir(&home)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(output)
             .stderr(errors)
             .process_group(0)

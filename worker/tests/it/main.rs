@@ -12,3 +12,6 @@ mod outage;
 mod lease_loss;
 mod shutdown;
 mod backpressure;
+mod contract;
+mod lifecycle;
+mod binary;
