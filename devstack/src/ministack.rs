@@ -20,6 +20,16 @@ const SERVICES: &str = "sqs,s3";
 /// It starts in 0.3 s on an idle machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_millis(50);
+/// Its standard input is the tie to its parent: when that is gone, also by a kill, the input ends and so does it.
+const TIED_TO_PARENT: &str = "\
+import os, sys, threading
+def end_with_parent():
+    sys.stdin.buffer.read()
+    os._exit(0)
+threading.Thread(target=end_with_parent, daemon=True).start()
+from ministack.app import main
+main()
+";
 
 /// `MiniStack` did not start.
 #[derive(Debug, Error)]
@@ -34,7 +44,8 @@ pub enum MinistackError {
     NotReady { port: u16, log: PathBuf },
 }
 
-/// A running `MiniStack`, with empty services that forget everything. Dropping it kills it.
+/// A running `MiniStack`, with empty services that forget everything. Dropping it kills it, and it does not outlive this
+/// process.
 #[derive(Debug)]
 pub struct Ministack {
     child: Child,
@@ -59,7 +70,8 @@ impl Ministack {
         let log = home.join("output.log");
         let output = File::create(&log).map_err(folder(&log))?;
         let errors = output.try_clone().map_err(folder(&log))?;
-        let mut child = Command::new(venv.join("bin/ministack"))
+        let mut child = Command::new(venv.join("bin/python"))
+            .args(["-c", TIED_TO_PARENT])
             .env("GATEWAY_PORT", port.to_string())
             .env("BIND_HOST", "127.0.0.1")
             .env("MINISTACK_HOST", "127.0.0.1")
@@ -71,7 +83,7 @@ impl Ministack {
             .env("S3_DATA_DIR", home.join("s3"))
             .env("TMPDIR", &home)
             .current_dir(&home)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(output)
             .stderr(errors)
             .process_group(0)

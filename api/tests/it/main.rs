@@ -1,4 +1,4 @@
-//! Requests through the real router, with queue and store in memory.
+//! Requests through the real router, with queue and store in memory, and the adapters against real servers.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 mod support;
@@ -14,4 +14,5 @@ mod limits;
 mod logs;
 mod openapi;
 mod serving;
+mod contract;
 mod docs;

@@ -12,4 +12,7 @@ mod outage;
 mod lease_loss;
 mod shutdown;
 mod backpressure;
+mod contract;
+mod lifecycle;
+mod binary;
 mod docs;

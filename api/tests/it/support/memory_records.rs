@@ -18,8 +18,17 @@ pub(crate) struct MemoryRecords {
 impl MemoryRecords {
     /// Writes a record as a worker does.
     pub(crate) fn put(&self, record: &Record) {
+        self.put_if(record, |_| true).expect("no condition");
+    }
+
+    fn put_if(&self, record: &Record, allowed: impl FnOnce(Option<&ETag>) -> bool) -> Result<(), WriteError> {
+        let mut records = self.records.lock().unwrap();
+        if !allowed(records.get(&record.id).map(|(_, version)| version)) {
+            return Err(WriteError::Conflict);
+        }
         let version = ETag(format!("\"{}\"", self.versions.fetch_add(1, Ordering::Relaxed)));
-        self.records.lock().unwrap().insert(record.id, (record.clone(), version));
+        records.insert(record.id, (record.clone(), version));
+        Ok(())
     }
 
     pub(crate) fn record(&self, id: &JobId) -> Option<Record> {
@@ -39,20 +48,11 @@ impl RecordStore for MemoryRecords {
     }
 
     async fn create(&self, record: &Record) -> Result<(), WriteError> {
-        if self.record(&record.id).is_some() {
-            return Err(WriteError::Conflict);
-        }
-        self.put(record);
-        Ok(())
+        self.put_if(record, |there| there.is_none())
     }
 
     async fn replace(&self, record: &Record, expected: &ETag) -> Result<(), WriteError> {
-        let version = self.records.lock().unwrap().get(&record.id).map(|(_, version)| version.clone());
-        if version.as_ref() != Some(expected) {
-            return Err(WriteError::Conflict);
-        }
-        self.put(record);
-        Ok(())
+        self.put_if(record, |there| there == Some(expected))
     }
 }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use worker::queue::{Delivery, JobQueue, QueueError};
+use worker::queue::{Delivery, JobQueue, MAX_RECEIVE, QueueError};
 
 /// A queue with a dead-letter queue behind it.
 pub struct MemoryQueue {
@@ -35,6 +35,7 @@ struct Message {
     receipt: Option<String>,
     visible_at: Instant,
     receive_count: u32,
+    sent_at: Timestamp,
 }
 
 impl MemoryQueue {
@@ -52,6 +53,7 @@ impl MemoryQueue {
             receipt: None,
             visible_at: Instant::now(),
             receive_count: 0,
+            sent_at: Timestamp::now(),
         });
         drop(state);
         self.arrived.notify_waiters();
@@ -112,7 +114,7 @@ impl MemoryQueue {
             !spent
         });
         let mut taken = vec![];
-        for message in messages.iter_mut().filter(|message| message.visible_at <= now).take(max) {
+        for message in messages.iter_mut().filter(|message| message.visible_at <= now).take(max.clamp(1, MAX_RECEIVE)) {
             *handed_over += 1;
             let receipt = format!("receipt-{handed_over}");
             message.receipt = Some(receipt.clone());
@@ -123,7 +125,7 @@ impl MemoryQueue {
                 receipt,
                 message_id: message.id.clone(),
                 receive_count: message.receive_count,
-                sent_at: Some(Timestamp::now()),
+                sent_at: Some(message.sent_at),
             });
         }
         *most_in_flight = (*most_in_flight).max(messages.iter().filter(|message| message.visible_at > now).count());
@@ -171,7 +173,13 @@ impl JobQueue for MemoryQueue {
     }
 
     async fn delete(&self, receipt: &str) -> Result<(), QueueError> {
-        self.state().messages.retain(|message| message.receipt.as_deref() != Some(receipt));
+        let mut state = self.state();
+        let number = receipt.strip_prefix("receipt-").and_then(|number| number.parse::<u64>().ok());
+        if number.is_none_or(|number| number > state.handed_over) {
+            return Err(QueueError::NotOurs("ReceiptHandleIsInvalid".into()));
+        }
+        // A stale receipt is in order, and deletes nothing.
+        state.messages.retain(|message| message.receipt.as_deref() != Some(receipt));
         Ok(())
     }
 }

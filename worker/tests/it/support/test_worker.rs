@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use jiff::{SignedDuration, Timestamp};
-use job::{IdKeys, Job, JobSpec, Record, Status, TenantId, TraceContext};
+use job::{Job, Record, Status};
 use service::readiness::Readiness;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ use worker::consumer::Drained;
 use worker::pipeline::Clock;
 use worker::settings::Settings;
 
-use super::{MemoryQueue, MemoryStore, ScriptedGenerator};
+use super::{MemoryQueue, MemoryStore, ScriptedGenerator, job};
 
 pub const LEASE: Duration = Duration::from_secs(60);
 pub const MAX_RECEIVE_COUNT: u32 = 5;
@@ -81,16 +81,7 @@ impl World {
     }
 
     pub fn job(&self, prompt: &str) -> Job {
-        let keys: IdKeys = "test-secret-test-secret-test-secret".parse().unwrap();
-        let tenant: TenantId = "north".parse().unwrap();
-        Job {
-            id: keys.issue(&tenant),
-            tenant,
-            spec: JobSpec::new(prompt.to_owned(), None, None).unwrap(),
-            submitted_at: self.now(),
-            deadline_at: None,
-            trace: TraceContext::generate(),
-        }
+        job(prompt, self.now())
     }
 
     pub fn submit(&self, prompt: &str) -> Job {

@@ -1,0 +1,94 @@
+//! The real binary: its exit codes, its stop, and servers that stall or close connections.
+
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::support::{BINARY, Idle, LoopbackProxy, Site, WorkerProcess, when};
+
+/// Less than the model takes in these tests.
+const IDLE: Duration = Duration::from_millis(300);
+
+#[tokio::test]
+async fn settings_that_contradict_each_other_are_named_and_end_it_with_64() {
+    let output = Command::new(BINARY)
+        .env_clear()
+        .envs([("SQS_QUEUE_URL", "http://127.0.0.1:1/000000000000/q"), ("S3_BUCKET_NAME", "b")])
+        .envs([("MODEL_TIMEOUT_SECONDS", "200"), ("SHUTDOWN_GRACE_SECONDS", "100")])
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("MODEL_TIMEOUT_SECONDS") && text.contains("SHUTDOWN_GRACE_SECONDS"), "{text}");
+}
+
+#[tokio::test]
+async fn what_arrives_after_sigterm_is_not_left_invisible() {
+    let site = Site::start().await;
+    let mut worker = WorkerProcess::start(&site, &[("RECEIVE_WAIT_SECONDS", "10")]).await;
+    let first = site.submit("a red fox").await;
+    // With that one done the worker is in its next long poll, or about to be.
+    site.succeeded(&first).await;
+    worker.terminate();
+    worker.logged("signal received").await;
+    let late = site.submit("too late").await;
+    assert_eq!(worker.exit_code().await, Some(0));
+    assert!(worker.has_logged("giving back what arrived after the signal"), "the poll did not see the message");
+    assert_eq!(site.backlog().await, (1, 0));
+    assert!(site.record(&late).await.is_none());
+}
+
+#[tokio::test]
+async fn a_queue_that_stalls_does_not_stop_the_worker_for_good() {
+    let site = Site::start().await;
+    let proxy = LoopbackProxy::start(site.sqs.local_addr(), Idle::Kept).await;
+    let mut worker = WorkerProcess::start(&site, &[("AWS_ENDPOINT_URL_SQS", &proxy.url())]).await;
+    let job = site.submit("a red fox").await;
+    site.succeeded(&job).await;
+    proxy.stall();
+    worker.blocked_by("queue").await;
+    let job = site.submit("another fox").await;
+    proxy.heal();
+    site.succeeded(&job).await;
+    worker.ready().await;
+    worker.terminate();
+    assert_eq!(worker.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_worker_that_is_told_to_stop_ends_although_the_queue_stalls() {
+    let site = Site::start().await;
+    let proxy = LoopbackProxy::start(site.sqs.local_addr(), Idle::Kept).await;
+    let mut worker = WorkerProcess::start(&site, &[("AWS_ENDPOINT_URL_SQS", &proxy.url())]).await;
+    worker.ready().await;
+    proxy.stall();
+    worker.terminate();
+    assert_eq!(worker.exit_code().await, Some(0));
+}
+
+/// While the model paints, connections to the store have nothing to do. Neither a store that closes them nor one that
+/// forgets them may cost the job an attempt, or the picture that was paid for.
+async fn store_connections_are_lost_during_the_model_call(idle: Idle) {
+    let site = Site::start().await;
+    let proxy = LoopbackProxy::start(site.s3.local_addr(), idle).await;
+    let mut worker = WorkerProcess::start(&site, &[("AWS_ENDPOINT_URL_S3", &proxy.url())]).await;
+    let job = site.submit("a red fox [[latency:2s]]").await;
+    site.model_calls(1).await;
+    when("a lost connection", async || (proxy.lost() > 0).then_some(())).await;
+    let record = site.succeeded(&job).await;
+    assert_eq!((record.attempts, site.bedrock.ledger().totals.paid), (1, 1));
+    worker.terminate();
+    assert_eq!(worker.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_store_that_closes_idle_connections_costs_nothing() {
+    store_connections_are_lost_during_the_model_call(Idle::ClosedAfter(IDLE)).await;
+}
+
+#[tokio::test]
+async fn a_store_that_forgets_idle_connections_costs_a_retry_and_no_attempt() {
+    store_connections_are_lost_during_the_model_call(Idle::DeadAfter(IDLE)).await;
+}

@@ -1,0 +1,18 @@
+//! Jobs as the API makes them.
+
+use jiff::Timestamp;
+use job::{IdKeys, Job, JobSpec, TenantId, TraceContext};
+
+/// Makes a job of tenant `north`.
+pub fn job(prompt: &str, now: Timestamp) -> Job {
+    let keys: IdKeys = "test-secret-test-secret-test-secret".parse().unwrap();
+    let tenant: TenantId = "north".parse().unwrap();
+    Job {
+        id: keys.issue(&tenant),
+        tenant,
+        spec: JobSpec::new(prompt.to_owned(), None, None).unwrap(),
+        submitted_at: now,
+        deadline_at: None,
+        trace: TraceContext::generate(),
+    }
+}
