@@ -137,8 +137,9 @@ impl Stack {
         let s3_client = s3_client(&s3.url());
         let queues = provision::queues(&sqs_client(&sqs.url())).await?;
         provision::bucket(&s3_client).await?;
-        let stand_ins =
-            StandIns::start(&options.ports, options.bedrock.clone(), s3_client, BUCKET).await.map_err(failed("Bedrock or the CDN"))?;
+        let stand_ins = StandIns::start(&options.ports, options.bedrock.clone(), s3_client, BUCKET)
+            .await
+            .map_err(failed("Bedrock or the CDN"))?;
 
         let api_port = chosen(options.ports.api).map_err(failed("the API"))?;
         let endpoints = Endpoints {
