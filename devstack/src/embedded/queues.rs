@@ -174,7 +174,11 @@ impl Queues {
     }
 
     async fn delete(&self, input: DeleteMessageInput) -> Result<DeleteMessageOutput, SqsError> {
-        let id = message_id(&input.receipt_handle).ok_or_else(SqsError::receipt_handle_is_invalid)?;
+        let Some(id) = message_id(&input.receipt_handle) else {
+            // Deletes nothing, and tells of a missing queue first, as AWS does.
+            self.provider.delete_message(input).await?;
+            return Err(SqsError::receipt_handle_is_invalid());
+        };
         let held = self.holds(&input.queue_url, &input.receipt_handle).await;
         let output = self.provider.delete_message(input).await?;
         if held {
