@@ -76,7 +76,7 @@ pub async fn bench(args: &BenchArgs, dir: &Path, binaries_dir: &Path) -> Result<
     let folder = |source| BenchError::Io { what: "the folder of the run", source };
     std::fs::create_dir_all(dir).map_err(folder)?;
     // Sources are megabytes each: the folder goes when the run is over.
-    let data = tempfile::Builder::new().prefix("bench-").tempdir_in(dir).map_err(folder)?;
+    let mut data = tempfile::Builder::new().prefix("bench-").tempdir_in(dir).map_err(folder)?;
     let options = StackOptions {
         workers: 1,
         restart: false,
@@ -86,16 +86,19 @@ pub async fn bench(args: &BenchArgs, dir: &Path, binaries_dir: &Path) -> Result<
             cache_bytes: CACHE_BYTES,
             ..BedrockOptions::default()
         },
-        api_env: env([("JOBS_PER_MINUTE", "1000000"), ("JOBS_BURST", "1000000")]),
+        api_env: env(["JOBS_PER_MINUTE", "JOBS_BURST", "POLLS_PER_MINUTE"].map(|limit| (limit, "1000000"))),
         worker_env: env([("WORKER_SLOTS", &args.slots.to_string())]),
         ..StackOptions::new(data.path(), binaries_dir)
     };
+    // Until the run has succeeded its logs are worth more than the space.
+    data.disable_cleanup(true);
     let stack = Stack::start(options).await?;
     let report = tokio::select! {
         report = measure(args, &stack) => report,
         reason = stack.failed() => Err(BenchError::NoWorker(reason)),
     };
     stack.stop().await;
+    data.disable_cleanup(report.is_err());
     report
 }
 
