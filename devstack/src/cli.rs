@@ -11,6 +11,7 @@ use service::{shutdown, telemetry};
 use tokio::process::Command as Process;
 
 use crate::bedrock::{BedrockArgs, BedrockOptions, BedrockStandIn, Latency};
+use crate::bench::{BenchArgs, bench};
 use crate::cdn::{CdnArgs, CdnStandIn};
 use crate::checks::{self, TestArgs};
 use crate::embedded::sqs::SqsOptions;
@@ -40,6 +41,8 @@ enum Command {
     Submit(SubmitArgs),
     /// Removes all data: queues, objects, logs, keys.
     Reset(ResetArgs),
+    /// Measures a worker's memory and CPU under full load, in a stack of its own.
+    Bench(BenchArgs),
     /// Runs every check: format, lints, documentation, tests, dependencies.
     Test(TestArgs),
     /// Starts SQS and S3 alone.
@@ -91,6 +94,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Reset(args) => reset(&dir, args.all),
         Command::Up(args) => block_on(up(&dir, args)),
         Command::Submit(args) => block_on(picture(&dir, args)),
+        Command::Bench(args) => block_on(measure(&dir, args)),
         Command::Test(args) => block_on(test(&dir, args)),
         Command::Emulator(ports) => block_on(emulator(&dir, Ports::from(&ports))),
         Command::Bedrock(args) => block_on(bedrock(args)),
@@ -109,21 +113,7 @@ fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
 async fn up(dir: &Path, args: UpArgs) -> Outcome {
     let signal = shutdown::on_signal()?;
     init_logs()?;
-    if !args.no_build
-        && !cargo([
-            "build",
-            "--release",
-            "--locked",
-            "--package",
-            "devstack",
-            "--package",
-            "api",
-            "--package",
-            "worker",
-            "--bins",
-        ])
-        .await?
-    {
+    if !args.no_build && !build().await? {
         return Err("the build failed: see above".into());
     }
     let options = StackOptions {
@@ -204,6 +194,25 @@ async fn picture(dir: &Path, args: SubmitArgs) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
+async fn measure(dir: &Path, args: BenchArgs) -> Outcome {
+    let signal = shutdown::on_signal()?;
+    init_logs()?;
+    if !args.no_build && !build().await? {
+        return Err("the build failed: see above".into());
+    }
+    let binaries = binaries_dir()?;
+    let report = tokio::select! {
+        report = bench(&args, dir, &binaries) => report?,
+        () = signal.cancelled() => return Ok(ExitCode::FAILURE),
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{report}");
+    }
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn reset(dir: &Path, all: bool) -> Outcome {
     if dir.exists() {
         DataDir::open(dir)?.reset(all)?;
@@ -261,6 +270,12 @@ async fn cdn(args: CdnArgs) -> Outcome {
     signal.cancelled().await;
     standin.stop().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Builds what a stack starts.
+async fn build() -> std::io::Result<bool> {
+    let command = "build --release --locked --package devstack --package api --package worker --bins";
+    cargo(command.split(' ')).await
 }
 
 /// Runs cargo in the workspace, with its output on ours. Returns whether it succeeded.

@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod stack;
 pub mod submit;
+pub mod bench;
 pub mod embedded;
 pub mod bedrock;
 pub mod cdn;

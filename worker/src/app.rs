@@ -17,7 +17,7 @@ use crate::pipeline::{Clock, Pipeline, render_gate};
 use crate::queue::JobQueue;
 use crate::settings::Settings;
 use crate::slots::Slots;
-use crate::source::SourceMaker;
+use crate::source::{SourceMaker, room_for_sources};
 use crate::store::ObjectStore;
 
 /// The ports of a worker.
@@ -50,7 +50,7 @@ impl Worker {
             limiter: Arc::clone(&limiter),
             circuit: circuit.clone(),
             tasks: tasks.clone(),
-            gate: Arc::clone(&gate),
+            room: room_for_sources(),
             model_timeout: settings.model_timeout(),
             clock: Arc::clone(&ports.clock),
         };

@@ -4,8 +4,10 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use metrics::Gauge;
+use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 use tokio::sync::oneshot;
 use tracing::Span;
@@ -14,6 +16,8 @@ use crate::error::{JobError, Kind};
 
 /// Gauge of tasks handed to the pool, by `state`: `pending` or `running`.
 pub const CPU_TASKS: &str = "worker_cpu_tasks";
+/// Histogram of the CPU time of each `task`; its sum against the process's own CPU time is the overhead of the rest.
+pub const CPU_TASK_SECONDS: &str = "worker_cpu_task_seconds";
 
 /// A rayon pool of our own: the global one would be shared with whatever a dependency does in it.
 #[derive(Debug, Clone)]
@@ -81,6 +85,7 @@ impl CpuPool {
         let pending = Counted::new(gauge("pending"));
         // Taken here and not on the pool's thread: a recorder may be local to the caller's thread.
         let running = gauge("running");
+        let cpu_seconds = metrics::histogram!(CPU_TASK_SECONDS, "task" => name);
         let unanswered = Unanswered::new(&self.unanswered);
         self.threads.spawn(move || {
             let _until_answered = unanswered;
@@ -92,7 +97,10 @@ impl CpuPool {
                 let _running = Counted::new(running);
                 let _entered = span.entered();
                 // The closure is consumed either way, so nothing half-changed is seen afterwards.
-                catch_unwind(AssertUnwindSafe(task))
+                let began = thread_cpu_time();
+                let result = catch_unwind(AssertUnwindSafe(task));
+                cpu_seconds.record(thread_cpu_time().saturating_sub(began));
+                result
             };
             let result = result.map_err(|panic| CpuPanicked { task: name, message: message_of(panic.as_ref()) });
             // The caller may have left while the task ran; then nobody wants the result.
@@ -103,6 +111,11 @@ impl CpuPool {
             .await
             .unwrap_or_else(|_| Err(CpuPanicked { task: name, message: "the task ended without a result".to_owned() }))
     }
+}
+
+/// CPU time that the calling thread has used. Unlike the wall clock it does not count waiting for a core.
+fn thread_cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("every Linux thread has a CPU clock").into()
 }
 
 fn gauge(state: &'static str) -> Gauge {
@@ -155,7 +168,7 @@ mod tests {
     use std::sync::{Barrier, Mutex, mpsc};
 
     use futures::future::join_all;
-    use metrics::{Counter, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+    use metrics::{Counter, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
     use tracing_subscriber::Layer;
     use tracing_subscriber::layer::{Context, SubscriberExt};
     use tracing_subscriber::registry::LookupSpan;
@@ -239,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn gauges_return_to_zero_after_success_and_panic() {
-        let recorder = Gauges::default();
+        let recorder = Recorded::default();
         let _guard = metrics::set_default_local_recorder(&recorder);
         let pool = CpuPool::new(1);
         let (running, pending) = (Arc::clone(&recorder.running), Arc::clone(&recorder.pending));
@@ -247,6 +260,29 @@ mod tests {
         assert_eq!(seen, (1.0, 0.0));
         pool.run::<()>("fall", || panic!("down")).await.unwrap_err();
         assert_eq!((value(&recorder.running), value(&recorder.pending)), (0.0, 0.0));
+    }
+
+    #[tokio::test]
+    async fn cpu_time_is_counted_whether_a_task_returns_or_panics() {
+        let recorder = Recorded::default();
+        let _guard = metrics::set_default_local_recorder(&recorder);
+        let pool = CpuPool::new(1);
+        // Busy until its own clock has moved, so the test does not depend on the speed of the machine.
+        let busy = || {
+            let until = thread_cpu_time() + Duration::from_millis(2);
+            while thread_cpu_time() < until {
+                std::hint::spin_loop();
+            }
+        };
+        pool.run("spin", busy).await.unwrap();
+        let spin = move || {
+            busy();
+            panic!("spun")
+        };
+        pool.run::<()>("spin", spin).await.unwrap_err();
+        let seconds = recorder.cpu_seconds.0.lock().unwrap().clone();
+        assert_eq!(seconds.len(), 2);
+        assert!(seconds.iter().all(|seconds| *seconds >= 0.002), "{seconds:?}");
     }
 
     fn value(gauge: &AtomicU64) -> f64 {
@@ -265,22 +301,33 @@ mod tests {
         }
     }
 
-    /// Keeps the two gauges of this file.
+    /// Keeps the metrics of this file.
     #[derive(Default)]
-    struct Gauges {
+    struct Recorded {
         running: Arc<AtomicU64>,
         pending: Arc<AtomicU64>,
+        cpu_seconds: Arc<Samples>,
     }
 
-    impl Recorder for Gauges {
+    #[derive(Default)]
+    struct Samples(Mutex<Vec<f64>>);
+
+    impl HistogramFn for Samples {
+        fn record(&self, value: f64) {
+            self.0.lock().unwrap().push(value);
+        }
+    }
+
+    impl Recorder for Recorded {
         fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
         fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
         fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
         fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
             Counter::noop()
         }
-        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-            Histogram::noop()
+        fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+            assert_eq!(key.name(), CPU_TASK_SECONDS);
+            Histogram::from_arc(Arc::clone(&self.cpu_seconds))
         }
         fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
             assert_eq!(key.name(), CPU_TASKS);

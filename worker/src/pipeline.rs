@@ -31,7 +31,7 @@ pub struct Pipeline {
     pub sources: SourceMaker,
     pub cpu: CpuPool,
     pub render: RenderSettings,
-    /// Pictures that may be in memory for rendering at once; see [`render_gate`].
+    /// Pictures that may be read back, rendered or waiting for a thread at once; see [`render_gate`].
     pub gate: Arc<Semaphore>,
     pub attempt_timeout: Duration,
     pub stopping: CancellationToken,
@@ -74,7 +74,7 @@ impl From<WriteError> for Stop {
 
 /// Makes the gate for a pool of `threads`.
 ///
-/// It lets in enough pictures that no thread waits, and no more, whatever the number of slots. A source whose turn has not come is dropped from memory and read back from its checkpoint.
+/// It lets in enough pictures that no thread waits, and no more, whatever the number of slots.
 pub fn render_gate(threads: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(threads * 2))
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use job::{Job, JobId, SourceInfo};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -26,11 +26,22 @@ const CHECKPOINT_RETRY: Duration = Duration::from_secs(2);
 /// A paid picture is worth waiting for a store that is down, but not for ever.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(1800);
 
+/// Bound of the sources that wait in memory to be rendered. Beyond it they are dropped and read back when it is their
+/// turn, which costs a tenth of the CPU of the whole job.
+const KEPT_BYTES: usize = 320 << 20;
+/// The bound is counted in these.
+const KEPT_UNIT: usize = 1024;
+
+/// Makes the room for sources that wait.
+pub fn room_for_sources() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(KEPT_BYTES / KEPT_UNIT))
+}
+
 /// A source that has been paid for and checkpointed.
 #[derive(Debug)]
 pub struct Paid {
     pub info: SourceInfo,
-    /// Absent when it is not its turn to be rendered: read it back then.
+    /// Absent when there was no room to keep them: read them back from the checkpoint.
     pub bytes: Option<Bytes>,
     /// How long the model took, if it was asked now.
     pub generate_seconds: Option<f64>,
@@ -45,7 +56,8 @@ pub struct SourceMaker {
     pub circuit: Circuit,
     /// Where the paid calls run: tracked, so that a stop waits for them, and not dropped with the delivery.
     pub tasks: TaskTracker,
-    pub gate: Arc<Semaphore>,
+    /// See [`room_for_sources`].
+    pub room: Arc<Semaphore>,
     pub model_timeout: Duration,
     pub clock: Clock,
 }
@@ -118,12 +130,7 @@ impl SourceMaker {
         };
         let source = Source { bytes: image.bytes, info };
         self.checkpoint(&id, &source).await?;
-        let its_turn = self.gate.available_permits() > 0;
-        Ok(Paid {
-            info: source.info,
-            bytes: its_turn.then_some(source.bytes),
-            generate_seconds: Some(generate_seconds),
-        })
+        Ok(Paid { info: source.info, bytes: keep(source.bytes, &self.room), generate_seconds: Some(generate_seconds) })
     }
 
     /// Writes the checkpoint, and does not give a paid picture up because the store is down for a while.
@@ -153,6 +160,24 @@ impl SourceMaker {
     }
 }
 
+/// Returns bytes that take up room until the last of their clones is dropped, or none when there is not enough.
+fn keep(bytes: Bytes, room: &Arc<Semaphore>) -> Option<Bytes> {
+    let units = u32::try_from(bytes.len().div_ceil(KEPT_UNIT)).ok()?;
+    let room = Arc::clone(room).try_acquire_many_owned(units).ok()?;
+    Some(Bytes::from_owner(Kept { bytes, _room: room }))
+}
+
+struct Kept {
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 fn reseed(seed: u32, generation: u32, max_seed: u32) -> u32 {
     let next = u64::from(seed) + u64::from(generation.saturating_sub(1));
     u32::try_from(next).ok().filter(|&seed| seed <= max_seed).unwrap_or(1)
@@ -161,6 +186,20 @@ fn reseed(seed: u32, generation: u32, max_seed: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sources_are_kept_while_there_is_room() {
+        let room = Arc::new(Semaphore::new(3));
+        let source = Bytes::from(vec![7; 2 * KEPT_UNIT]);
+        let first = keep(source.clone(), &room).unwrap();
+        assert_eq!(first, source);
+        assert_eq!(keep(source.clone(), &room), None);
+        let clone = first.clone();
+        drop(first);
+        assert_eq!(room.available_permits(), 1);
+        drop(clone);
+        assert!(keep(source, &room).is_some());
+    }
 
     #[test]
     fn another_generation_has_another_seed_in_range() {

@@ -6,8 +6,10 @@ use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_bedrockruntime::Client;
 use aws_sdk_bedrockruntime::config::{Builder, Region, StalledStreamProtectionConfig};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::Blob;
 
+use super::intake::Intake;
 use super::stability::{StabilityModel, UnknownModel, parse_answer};
 use super::{GenerateRequest, Generator, SourceImage, classify};
 use crate::error::JobError;
@@ -23,7 +25,9 @@ const OPERATION_ALLOWANCE: Duration = Duration::from_secs(5);
 ///
 /// `attempt_timeout` bounds the call until the last byte of the picture: keep it well above the model's slowest answers.
 pub fn client(config: &SdkConfig, region: &str, attempt_timeout: Duration) -> Client {
-    let config = Builder::from(config)
+    let mut builder = Builder::from(config);
+    builder.set_http_client(config.http_client().map(|http| SharedHttpClient::new(Intake::new(http))));
+    let config = builder
         .region(Region::new(region.to_owned()))
         .timeout_config(service::aws::timeouts(attempt_timeout, attempt_timeout + OPERATION_ALLOWANCE))
         .retry_config(service::aws::retries(ATTEMPTS))

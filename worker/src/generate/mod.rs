@@ -2,6 +2,7 @@
 
 pub mod bedrock;
 mod classify;
+mod intake;
 mod stability;
 
 use async_trait::async_trait;

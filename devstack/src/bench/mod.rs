@@ -1,0 +1,241 @@
+//! `cargo dev bench`: one worker under full load in a stack of its own; what it costs in CPU and memory.
+
+mod exposition;
+mod proc;
+mod report;
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::bedrock::{BedrockOptions, Detail, Latency};
+use crate::stack::{Stack, StackError, StackOptions};
+
+pub use report::Report;
+
+/// Different pictures of a run. Painting one costs the stand-in as much CPU as rendering it costs the worker, and they
+/// share the machine.
+const PICTURES: u32 = 24;
+/// All of them stay in the stand-in's cache.
+const CACHE_BYTES: usize = 512 << 20;
+/// The API takes this many jobs in one request.
+const BATCH: u32 = 100;
+/// How often the worker is looked at. Reading its metrics costs it well under a millisecond.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A run that makes no progress for so long is over.
+const PATIENCE: Duration = Duration::from_secs(120);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Settings of `cargo dev bench`.
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// Jobs to perform: enough that the queue stays full for a while.
+    #[arg(long, default_value_t = 600, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub jobs: u32,
+    /// Deliveries that the worker holds at once.
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub slots: u16,
+    /// Time the model takes: `5s`, `200ms..2s`, or `lognormal:MEDIAN,P99`.
+    #[arg(long, default_value = "5s", value_name = "LATENCY")]
+    pub latency: Latency,
+    /// Print JSON instead of the table.
+    #[arg(long)]
+    pub json: bool,
+    /// Start the binaries as they are.
+    #[arg(long)]
+    pub no_build: bool,
+}
+
+/// Nothing was measured.
+#[derive(Debug, Error)]
+pub enum BenchError {
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    #[error("{what} cannot be read: {source}")]
+    Io { what: &'static str, source: io::Error },
+    #[error("{what} did not answer as expected: {reason}")]
+    Http { what: &'static str, reason: String },
+    #[error("the worker has no process: see the logs in {0}")]
+    NoWorker(String),
+    #[error("{published} of {jobs} jobs were published, then nothing for {} s; by outcome: {outcomes}", PATIENCE.as_secs())]
+    Stuck { published: u32, jobs: u32, outcomes: String },
+    #[error("a run with failures measures something else; by outcome: {outcomes}")]
+    Failures { outcomes: String },
+}
+
+/// Starts a stack with one worker in a folder of its own under `dir`, performs the jobs and measures the worker.
+///
+/// # Errors
+/// When the stack does not start, or not every job succeeds at its first delivery.
+pub async fn bench(args: &BenchArgs, dir: &Path, binaries_dir: &Path) -> Result<Report, BenchError> {
+    let folder = |source| BenchError::Io { what: "the folder of the run", source };
+    std::fs::create_dir_all(dir).map_err(folder)?;
+    // Sources are megabytes each: the folder goes when the run is over.
+    let mut data = tempfile::Builder::new().prefix("bench-").tempdir_in(dir).map_err(folder)?;
+    let options = StackOptions {
+        workers: 1,
+        restart: false,
+        bedrock: BedrockOptions {
+            latency: args.latency,
+            detail: Detail::Full,
+            cache_bytes: CACHE_BYTES,
+            ..BedrockOptions::default()
+        },
+        api_env: env(["JOBS_PER_MINUTE", "JOBS_BURST", "POLLS_PER_MINUTE"].map(|limit| (limit, "1000000"))),
+        worker_env: env([("WORKER_SLOTS", &args.slots.to_string())]),
+        ..StackOptions::new(data.path(), binaries_dir)
+    };
+    // Until the run has succeeded its logs are worth more than the space.
+    data.disable_cleanup(true);
+    let stack = Stack::start(options).await?;
+    let report = tokio::select! {
+        report = measure(args, &stack) => report,
+        reason = stack.failed() => Err(BenchError::NoWorker(reason)),
+    };
+    stack.stop().await;
+    data.disable_cleanup(report.is_err());
+    report
+}
+
+async fn measure(args: &BenchArgs, stack: &Stack) -> Result<Report, BenchError> {
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client without TLS has nothing to load");
+    let gone = || BenchError::NoWorker(stack.logs_dir().display().to_string());
+    let pid = stack.worker_pids().first().copied().flatten().ok_or_else(gone)?;
+    let usage = || proc::usage(pid).map_err(|source| BenchError::Io { what: "the worker's /proc", source });
+    // The API's, then the worker's.
+    let metrics_url = format!("{}/metrics", stack.admin_urls().last().ok_or_else(gone)?);
+
+    let before = Look::new(&http, &metrics_url).await?;
+    let idle = usage()?;
+    let began = Instant::now();
+    submit(args, stack, &http).await?;
+    let bar = ProgressBar::new(args.jobs.into());
+    let mut peak_in_flight = 0;
+    let mut progress = (0, Instant::now());
+    let (after, busy) = loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let look = Look::new(&http, &metrics_url).await?;
+        peak_in_flight = peak_in_flight.max(look.in_flight);
+        bar.set_position(look.published.into());
+        if look.ended > look.published {
+            return Err(BenchError::Failures { outcomes: look.outcomes });
+        }
+        if look.published >= args.jobs {
+            break (look, usage()?);
+        }
+        if look.published > progress.0 {
+            progress = (look.published, Instant::now());
+        } else if progress.1.elapsed() > PATIENCE {
+            let (published, jobs, outcomes) = (look.published, args.jobs, look.outcomes);
+            return Err(BenchError::Stuck { published, jobs, outcomes });
+        }
+    };
+    let wall_seconds = began.elapsed().as_secs_f64();
+    bar.finish_and_clear();
+
+    let jobs = f64::from(args.jobs);
+    let total = (busy.cpu - idle.cpu).as_secs_f64();
+    let inside = after.inside_seconds - before.inside_seconds;
+    let outside = total - inside;
+    Ok(Report {
+        jobs: args.jobs,
+        slots: args.slots,
+        wall_seconds,
+        jobs_per_second: jobs / wall_seconds,
+        peak_in_flight,
+        cpu_total_ms: total * 1000.0 / jobs,
+        cpu_inside_ms: inside * 1000.0 / jobs,
+        cpu_outside_ms: outside * 1000.0 / jobs,
+        outside_percent: outside / inside * 100.0,
+        idle_rss_mib: mib(idle.rss),
+        peak_rss_mib: mib(busy.peak_rss),
+    })
+}
+
+/// Submits all jobs at once, as a client with a backlog would.
+async fn submit(args: &BenchArgs, stack: &Stack, http: &reqwest::Client) -> Result<(), BenchError> {
+    let failed = |reason: String| BenchError::Http { what: "the API", reason };
+    let jobs: Vec<Value> = (0..args.jobs)
+        .map(|job| json!({ "prompt": "a lake between wooded hills, early morning", "seed": job % PICTURES + 1 }))
+        .collect();
+    for batch in jobs.chunks(BATCH as usize) {
+        let request = http.post(format!("{}/v1/batches", stack.api_url())).bearer_auth(stack.api_key());
+        let request = request.timeout(REQUEST_TIMEOUT).json(&json!({ "jobs": batch }));
+        let answer: Value = async { request.send().await?.error_for_status()?.json().await }
+            .await
+            .map_err(|error: reqwest::Error| failed(error.to_string()))?;
+        if answer["accepted"] != batch.len() {
+            return Err(failed(format!("of {} jobs {} were accepted", batch.len(), answer["accepted"])));
+        }
+    }
+    Ok(())
+}
+
+/// What the worker's metrics say.
+struct Look {
+    published: u32,
+    /// Deliveries that ended, in whatever way.
+    ended: u32,
+    in_flight: u32,
+    inside_seconds: f64,
+    outcomes: String,
+}
+
+impl Look {
+    async fn new(http: &reqwest::Client, url: &str) -> Result<Self, BenchError> {
+        let request = http.get(url).timeout(REQUEST_TIMEOUT);
+        let text = async { request.send().await?.error_for_status()?.text().await }.await;
+        let text = text.map_err(|error: reqwest::Error| BenchError::Http {
+            what: "the worker's /metrics",
+            reason: error.to_string(),
+        })?;
+        Ok(Self::read(&text))
+    }
+
+    fn read(text: &str) -> Self {
+        let outcomes = exposition::samples(text, "worker_jobs_total").filter(|(_, count)| *count > 0.0);
+        Self {
+            published: count(exposition::sum(text, "worker_jobs_total", &["outcome=\"published\""])),
+            ended: count(exposition::sum(text, "worker_jobs_total", &[])),
+            in_flight: count(exposition::sum(text, "worker_deliveries_in_flight", &[])),
+            inside_seconds: exposition::sum(text, "worker_cpu_task_seconds_sum", &["task=\"render\""]),
+            outcomes: outcomes.map(|(labels, n)| format!("{} {n}", labels.join(","))).collect::<Vec<_>>().join("; "),
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a counter of at most a few thousand")]
+fn count(value: f64) -> u32 {
+    value as u32
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people to read")]
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+fn env<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_tells_failures_from_pictures() {
+        let look = Look::read(
+            "worker_jobs_total{outcome=\"published\"} 5\nworker_jobs_total{outcome=\"retried\"} 1\n\
+             worker_jobs_total{outcome=\"failed\"} 0\nworker_deliveries_in_flight 200\n\
+             worker_cpu_task_seconds_sum{task=\"render\"} 0.75\n",
+        );
+        assert_eq!((look.published, look.ended, look.in_flight), (5, 6, 200));
+        assert_eq!(look.inside_seconds, 0.75);
+        assert_eq!(look.outcomes, "outcome=\"published\" 5; outcome=\"retried\" 1");
+    }
+}
