@@ -165,6 +165,9 @@ impl ObjectStore for S3Store {
             .tagging(job::STANDARD_RETENTION_TAG)
             .metadata("job-id", id.to_string())
             .metadata("correlation-id", trace.correlation_id.as_str())
+            .customize()
+            // As for the source.
+            .disable_payload_signing()
             .send()
             .await
             .map_err(|error| classify(&error))?;
