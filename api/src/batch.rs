@@ -65,9 +65,11 @@ pub struct BatchItem {
     pub negative_prompt: Option<String>,
     /// The same seed and prompt give the same picture; 0 or none means any.
     #[schema(format = Int64, minimum = 0, maximum = 4_294_967_295_u32)]
+    #[serde(default, deserialize_with = "extract::whole_number")]
     pub seed: Option<u32>,
     /// Seconds from now after which the picture is no longer wanted: the job then expires without being paid for.
     #[schema(minimum = 1, maximum = 86_400)]
+    #[serde(default, deserialize_with = "extract::whole_number")]
     pub deadline_seconds: Option<u32>,
     /// What the `Idempotency-Key` header is to a single job: the same key is the same job.
     #[schema(min_length = 1, max_length = 255, pattern = "^[!-~]+$")]

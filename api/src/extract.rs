@@ -224,6 +224,18 @@ pub fn preferred_wait_seconds(headers: &HeaderMap) -> Option<u64> {
     })
 }
 
+/// Reads an optional whole number as JSON Schema defines it: 7.0 is one too, and some clients write it so.
+pub fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(None) };
+    let whole = number.as_u64().or_else(|| {
+        let float = number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(float))?;
+        // Exact: checked to be whole and in range.
+        format!("{float:.0}").parse().ok()
+    });
+    let expected = || D::Error::custom(format!("{number} is not a whole number from 0 to {}", u32::MAX));
+    whole.and_then(|whole| u32::try_from(whole).ok()).map(Some).ok_or_else(expected)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,9 +11,11 @@ use crate::metrics;
 
 /// Slowest pace: one call in 20 s still notices that the quota is back.
 const MIN_RATE: f64 = 0.05;
-/// Share of the rate kept at a throttle, and growth of the rate at each success (AIMD, as TCP does it).
+/// Share of the rate kept at a throttle. Growth at each success: quickly back to what was kept at the first throttle of a
+/// row, and from there in small steps, since each step too far is a refused call (AIMD with slow start, as TCP does it).
 const DECREASE: f64 = 0.7;
-const INCREASE_PER_CALL: f64 = 0.05;
+const REGAIN: f64 = 1.25;
+const INCREASE_PER_CALL: f64 = 0.005;
 /// Throttles closer together than this are one event: calls that were already under way.
 const DECREASE_EVERY: Duration = Duration::from_secs(1);
 /// Pause after the first throttle of a row; doubles up to the maximum.
@@ -36,6 +38,8 @@ pub struct Limiter {
 struct State {
     /// Calls per second; infinite while off.
     rate: f64,
+    /// What was kept at the first throttle of the last row.
+    safe_rate: f64,
     next_call: Instant,
     throttled_at: Option<Instant>,
     throttles_in_a_row: u32,
@@ -51,6 +55,7 @@ impl Default for Limiter {
         let now = Instant::now();
         let state = State {
             rate: f64::INFINITY,
+            safe_rate: MIN_RATE,
             next_call: now,
             throttled_at: None,
             throttles_in_a_row: 0,
@@ -94,6 +99,9 @@ impl Limiter {
         if first_of_burst {
             let current = if state.rate.is_finite() { state.rate } else { state.observed_rate(now) };
             state.rate = (current * DECREASE).max(MIN_RATE);
+            if state.throttles_in_a_row == 0 {
+                state.safe_rate = state.rate;
+            }
             state.throttles_in_a_row = (state.throttles_in_a_row + 1).min(16);
             state.throttled_at = Some(now);
         }
@@ -112,6 +120,8 @@ impl Limiter {
         }
         if state.throttled_at.is_none_or(|at| now.duration_since(at) >= FORGET_AFTER) {
             state.rate = f64::INFINITY;
+        } else if state.rate < state.safe_rate {
+            state.rate = (state.rate * REGAIN).min(state.safe_rate);
         } else {
             state.rate += INCREASE_PER_CALL;
         }

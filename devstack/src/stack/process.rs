@@ -383,10 +383,13 @@ mod tests {
     #[tokio::test]
     async fn a_process_that_ignores_the_stop_is_killed() {
         let dir = tempfile::tempdir().unwrap();
-        let deaf = script(dir.path(), "deaf", "trap '' TERM\nwhile :; do sleep 0.05; done");
-        let mut child = Command::new(deaf).process_group(0).kill_on_drop(true).spawn().unwrap();
+        let deaf = script(dir.path(), "deaf", "trap '' TERM\n: > \"$0.is_deaf\"\nwhile :; do sleep 0.05; done");
+        let mut child = Command::new(&deaf).process_group(0).kill_on_drop(true).spawn().unwrap();
         let pid = child.id().unwrap();
-        // Zero grace could end it before it is deaf: either way it must end, and only SIGKILL ends a deaf one.
+        let is_deaf = dir.path().join("deaf.is_deaf");
+        while !is_deaf.exists() {
+            tokio::task::yield_now().await;
+        }
         let status = within(terminate("deaf", &mut child, pid, Duration::from_millis(500))).await.unwrap();
         assert_eq!(status.signal(), Some(Signal::SIGKILL as i32));
     }
