@@ -29,7 +29,7 @@ const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(1800);
 /// Bound of the sources that wait in memory to be rendered: what is left of 1 GiB when the answers being received, the
 /// pictures being rendered and the uploads have theirs (docs/benchmarks.md). Beyond it a source is dropped and read back
 /// when it is its turn, which costs the CPU of one more download.
-const KEPT_BYTES: usize = 448 << 20;
+const KEPT_BYTES: usize = 320 << 20;
 /// The bound is counted in these.
 const KEPT_UNIT: usize = 1024;
 
