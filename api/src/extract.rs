@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderName, Request, header};
 use job::{JobId, TenantId};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
 
 use crate::app::Api;
 use crate::context::RequestContext;
@@ -228,7 +228,8 @@ pub fn preferred_wait_seconds(headers: &HeaderMap) -> Option<u64> {
 pub fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(None) };
     let whole = number.as_u64().or_else(|| {
-        let float = number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(float))?;
+        let float =
+            number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(float))?;
         // Exact: checked to be whole and in range.
         format!("{float:.0}").parse().ok()
     });

@@ -57,7 +57,8 @@ pub async fn run(workspace: &Path, tools: &Path, args: &TestArgs) -> Result<(), 
         step(workspace, env!("CARGO"), doc.split(' ').map(str::to_owned).collect(), &deny_warnings).await?;
     }
     cargo("build --release --locked --workspace --bins").await?;
-    let mut tests: Vec<String> = "test --release --locked --workspace --no-fail-fast".split(' ').map(str::to_owned).collect();
+    let mut tests: Vec<String> =
+        "test --release --locked --workspace --no-fail-fast".split(' ').map(str::to_owned).collect();
     if !args.args.is_empty() {
         tests.push("--".to_owned());
         tests.extend(args.args.iter().cloned());

@@ -26,6 +26,8 @@ async fn each_kind_of_bad_body_has_its_problem() {
         (r#"{"prompt": null}"#, "prompt"),
         (r#"{"prompt": "fox", "seed": "three"}"#, "seed"),
         (r#"{"prompt": "fox", "seed": -1}"#, "seed"),
+        (r#"{"prompt": "fox", "seed": 1.5}"#, "seed"),
+        (r#"{"prompt": "fox", "seed": 1e300}"#, "seed"),
         (r#"{"prompt": "fox", "seed": 4294967296}"#, "seed"),
         (r#"{"prompt": "fox", "deadline_seconds": 0}"#, "deadline_seconds"),
         (r#"{"prompt": "fox", "deadline_seconds": 86401}"#, "deadline_seconds"),
@@ -77,6 +79,8 @@ async fn the_edges_of_what_is_valid_are_accepted() {
     let api = TestApi::new();
     for body in [
         json!({"prompt": "狐".repeat(10_000), "negative_prompt": null, "seed": null, "deadline_seconds": null}),
+        // JSON Schema counts this as a whole number.
+        json!({"prompt": "x", "seed": 7.0, "deadline_seconds": 60.0}),
         json!({"prompt": "x", "seed": 4_294_967_295_u32, "deadline_seconds": 86_400}),
         json!({"prompt": "line one\r\n\tline two", "seed": 0, "deadline_seconds": 1}),
     ] {
