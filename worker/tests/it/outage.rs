@@ -51,7 +51,8 @@ async fn a_model_that_is_down_for_an_hour_costs_time_and_not_jobs() {
 async fn a_missing_bucket_is_held_before_anything_is_paid_for() {
     let world = World::new();
     let missing = JobError::new(Kind::BucketNotFound, "NoSuchBucket");
-    world.store.fail(Call::ReadRecord, usize::MAX, missing);
+    world.store.fail(Call::ReadRecord, usize::MAX, missing.clone());
+    world.store.fail(Call::WriteRecord, usize::MAX, missing);
     let worker = world.start();
     let job = world.submit("a red fox");
     tokio::time::sleep(Duration::from_secs(1200)).await;
