@@ -13,7 +13,7 @@ use crate::problem::{Code, Problem};
 use crate::status;
 use crate::store::{ETag, WriteError};
 
-/// Times that a worker may write in between before the client has to ask again: a job's record is written four times
+/// Times that a worker may write in between before the client has to ask again: a job's record is written three times
 /// in its life.
 const MAX_TRIES: u32 = 5;
 
