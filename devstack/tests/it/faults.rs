@@ -45,6 +45,7 @@ async fn every_passing_fault_of_the_model_ends_in_a_picture() {
         ("truncated_base64*1", 2),
         ("not_png*1", 2),
         ("bomb*1", 2),
+        ("bomb_inflating*1", 2),
     ];
     let prompt = |fault: &str| {
         format!("a fox [[fault:{}]]", if fault.contains('*') { fault.to_owned() } else { format!("{fault}*1") })
@@ -56,6 +57,37 @@ async fn every_passing_fault_of_the_model_ends_in_a_picture() {
         assert_eq!(view["image"]["width"], 1024, "{fault}");
         assert!(live.paid(prompt) <= paid, "{fault}: paid {} times", live.paid(prompt));
     }
+    live.queues_become(0, 0).await;
+    live.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_falls_silent_is_given_up_and_asked_again() {
+    let live = Live::start(LocalAwsKind::Embedded, cheap(), |options| {
+        options.worker_env.push(("MODEL_TIMEOUT_SECONDS".into(), "5".into()));
+    })
+    .await;
+    // Before the first byte, and in the middle of the picture.
+    let prompts = ["stall", "half_answer"].map(|fault| format!("a fox [[fault:{fault}*1]]"));
+    let ids = live.submit_batch(&prompts).await;
+    for (id, prompt) in ids.iter().zip(&prompts) {
+        let view = live.ended(id, "succeeded").await;
+        assert_eq!(view["image"]["width"], 1024, "{prompt}");
+        // Once for nothing: billed, and given up by us.
+        assert_eq!(live.paid(prompt), 2, "{prompt}");
+    }
+    assert_eq!(live.stack.bedrock().ledger().totals.paid_unanswered, 2);
+    live.queues_become(0, 0).await;
+    live.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_the_model_will_never_take_fails_at_once() {
+    let live = start(cheap()).await;
+    let id = live.submit_prompt("a fox [[fault:validation]]").await;
+    let view = live.ended(&id, "failed").await;
+    assert_eq!((&view["error"]["code"], &view["error"]["retryable"]), (&json!("request_rejected"), &json!(false)));
+    assert_eq!(live.record(&id).await.attempts, 1);
     live.queues_become(0, 0).await;
     live.stop().await;
 }
@@ -77,7 +109,7 @@ async fn a_refusal_is_blocked_with_a_sentence_a_teacher_can_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_outage_holds_the_jobs_and_says_why() {
     let live = start(cheap()).await;
-    for outage in ["access_denied", "retired", "legacy"] {
+    for outage in ["access_denied", "expired_credentials", "retired", "legacy"] {
         live.stack.bedrock().set_faults(serde_json::from_value(json!({ "outage": outage })).unwrap()).unwrap();
         let id = live.submit_prompt(&format!("a fox during {outage}")).await;
         let started = std::time::Instant::now();

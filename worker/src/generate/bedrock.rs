@@ -9,7 +9,7 @@ use aws_sdk_bedrockruntime::config::{Builder, Region, StalledStreamProtectionCon
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::Blob;
 
-use super::intake::Intake;
+use super::intake::{Intake, Landing};
 use super::stability::{StabilityModel, UnknownModel, parse_answer};
 use super::{GenerateRequest, Generator, SourceImage, classify};
 use crate::error::JobError;
@@ -59,6 +59,8 @@ impl BedrockGenerator {
 #[async_trait]
 impl Generator for BedrockGenerator {
     async fn generate(&self, request: &GenerateRequest) -> Result<SourceImage, JobError> {
+        let landing = Landing::default();
+        let request_landing = landing.clone();
         let output = self
             .client
             .invoke_model()
@@ -66,11 +68,16 @@ impl Generator for BedrockGenerator {
             .content_type("application/json")
             .accept("application/json")
             .body(Blob::new(self.model.request_body(request)))
+            .customize()
+            .mutate_request(move |http| http.add_extension(request_landing.clone()))
             .send()
             .await
             .map_err(|error| classify::invoke_error(&error, request))?;
         // Under a millisecond for a picture of 2 MB: not worth a hop to the CPU pool.
-        parse_answer(&output.body.into_bytes(), request.seed)
+        match landing.take() {
+            Some(received) => parse_answer(&received.map_err(classify::receive_error)?.body, request.seed),
+            None => parse_answer(output.body.as_ref(), request.seed),
+        }
     }
 
     fn model_id(&self) -> &str {

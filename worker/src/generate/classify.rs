@@ -7,6 +7,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_bedrockruntime::config::http::HttpResponse;
 use aws_sdk_bedrockruntime::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
 use aws_sdk_bedrockruntime::operation::invoke_model::InvokeModelError;
+use aws_smithy_runtime_api::box_error::BoxError;
 
 use super::GenerateRequest;
 use crate::error::{JobError, Kind};
@@ -41,6 +42,12 @@ pub(super) fn invoke_error(error: &SdkError<InvokeModelError, HttpResponse>, req
     };
     let retry_after = response.and_then(retry_after);
     JobError::new(kind, bounded(without_prompt(detail, request))).with_retry_after(retry_after)
+}
+
+/// Tells what went wrong with an answer that began with success and then could not be received.
+pub(super) fn receive_error(error: BoxError) -> JobError {
+    let detail = chain(error.as_ref()).map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    JobError::new(Kind::ModelAnswerMalformed, bounded(detail))
 }
 
 /// An error without a code keeps its message in its source, not in its own metadata.
