@@ -9,6 +9,7 @@ use aws_sdk_bedrockruntime::config::{Builder, Region, StalledStreamProtectionCon
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::Blob;
 
+use super::http1::Http1Client;
 use super::intake::{Intake, Landing};
 use super::stability::{StabilityModel, UnknownModel, parse_answer};
 use super::{GenerateRequest, Generator, SourceImage, classify};
@@ -25,9 +26,9 @@ const OPERATION_ALLOWANCE: Duration = Duration::from_secs(5);
 ///
 /// `attempt_timeout` bounds the call until the last byte of the picture: keep it well above the model's slowest answers.
 pub fn client(config: &SdkConfig, region: &str, attempt_timeout: Duration) -> Client {
-    let mut builder = Builder::from(config);
-    builder.set_http_client(config.http_client().map(|http| SharedHttpClient::new(Intake::new(http))));
-    let config = builder
+    let http = Http1Client::new(service::aws::CONNECT_TIMEOUT, service::aws::POOL_IDLE_TIMEOUT);
+    let config = Builder::from(config)
+        .http_client(Intake::new(SharedHttpClient::new(http)))
         .region(Region::new(region.to_owned()))
         .timeout_config(service::aws::timeouts(attempt_timeout, attempt_timeout + OPERATION_ALLOWANCE))
         .retry_config(service::aws::retries(ATTEMPTS))

@@ -2,6 +2,7 @@
 
 pub mod bedrock;
 mod classify;
+mod http1;
 mod intake;
 mod stability;
 
