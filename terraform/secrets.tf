@@ -2,14 +2,16 @@
 # state holds one. The format is that of API_KEYS and JOB_ID_KEYS (docs/operations.md). Rotation: README.md.
 
 ephemeral "aws_secretsmanager_random_password" "api_key" {
-  count = var.generate_secrets ? 1 : 0
+  count    = var.generate_secrets ? 1 : 0
+  provider = aws.ephemeral
 
   password_length     = 48
   exclude_punctuation = true
 }
 
 ephemeral "aws_secretsmanager_random_password" "job_id_key" {
-  count = var.generate_secrets ? 1 : 0
+  count    = var.generate_secrets ? 1 : 0
+  provider = aws.ephemeral
 
   password_length     = 64
   exclude_punctuation = true

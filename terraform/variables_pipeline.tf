@@ -195,8 +195,8 @@ variable "worker_max_size" {
   default     = 3
 
   validation {
-    condition     = var.worker_max_size >= 1
-    error_message = "worker_max_size must be 1 or more."
+    condition     = var.worker_max_size >= 1 && var.worker_max_size <= 500
+    error_message = "worker_max_size must be 1 to 500."
   }
 
   validation {

@@ -30,6 +30,12 @@ provider "aws" {
   }
 }
 
+# For ephemeral resources alone (secrets.tf). Of its own, because a provider that is mocked in tests knows none.
+provider "aws" {
+  alias  = "ephemeral"
+  region = var.region
+}
+
 locals {
   tags = merge({ Project = var.name }, var.tags)
 
