@@ -62,6 +62,7 @@ resource "aws_cloudfront_cache_policy" "images" {
 # CORS is answered here and not by the bucket: S3 would have to see the Origin header, which is not in the cache key, and the
 # first origin's answer would be served to all.
 resource "aws_cloudfront_response_headers_policy" "images" {
+  #checkov:skip=CKV_AWS_259:strict transport security without 'preload': a browser's preload list is for the owner of a whole domain to ask for
   name    = "${var.name}-images"
   comment = "Security headers, and CORS for scripts that read pictures"
 

@@ -138,6 +138,7 @@ resource "aws_security_group" "load_balancer" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "load_balancer_from_cloudfront" {
+  #checkov:skip=CKV_AWS_260:the source is CloudFront's prefix list, not 0.0.0.0/0
   security_group_id = aws_security_group.load_balancer.id
   description       = "CloudFront's origin-facing servers, through the VPC origin"
   prefix_list_id    = local.cloudfront_prefix_list_id
