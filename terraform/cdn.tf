@@ -155,7 +155,7 @@ resource "aws_cloudfront_distribution" "main" {
     allowed_methods            = ["GET", "HEAD", "OPTIONS"]
     cached_methods             = ["GET", "HEAD"]
     compress                   = false
-    cache_policy_id            = aws_cloudfront_cache_policy.images.id
+    cache_policy_id            = one(aws_cloudfront_cache_policy.images[*].id)
     response_headers_policy_id = one(aws_cloudfront_response_headers_policy.images[*].id)
   }
 
