@@ -1,0 +1,130 @@
+# Each role may do what its process does, and nothing else.
+
+mock_provider "aws" {
+  source = "./tests/mocks"
+}
+
+mock_provider "aws" {
+  alias  = "us_east_1"
+  source = "./tests/mocks_us_east_1"
+}
+
+# Ephemeral resources cannot be mocked. With generate_secrets = false this provider is configured and never called.
+provider "aws" {
+  alias                       = "ephemeral"
+  region                      = "ap-south-1"
+  access_key                  = "test"
+  secret_key                  = "test"
+  skip_credentials_validation = true
+  skip_requesting_account_id  = true
+  skip_metadata_api_check     = true
+}
+
+override_resource {
+  target = aws_sqs_queue.jobs_dead_letter
+  values = {
+    arn = "arn:aws:sqs:ap-south-1:111111111111:image-pipeline-jobs-dead-letter"
+    id  = "https://sqs.ap-south-1.amazonaws.com/111111111111/image-pipeline-jobs-dead-letter"
+    url = "https://sqs.ap-south-1.amazonaws.com/111111111111/image-pipeline-jobs-dead-letter"
+  }
+}
+
+override_resource {
+  target = aws_secretsmanager_secret.job_id_keys
+  values = { arn = "arn:aws:secretsmanager:ap-south-1:111111111111:secret:job-id-keys" }
+}
+
+variables {
+  generate_secrets     = false
+  artifact_bucket_name = "releases-bucket"
+  release_version      = "1.2.3"
+  api_sha256           = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+  worker_sha256        = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+  alarm_emails         = ["ops@example.com"]
+}
+
+run "roles" {
+  assert {
+    condition = jsonencode({ for statement in jsondecode(aws_iam_role_policy.api.policy).Statement : statement.Sid => statement.Action }) == jsonencode({
+      Enqueue                  = ["sqs:GetQueueAttributes", "sqs:SendMessage"]
+      FetchRelease             = ["s3:GetObject"]
+      ReadAndCancelJobs        = ["s3:GetObject", "s3:PutObject"]
+      ReadSecrets              = ["secretsmanager:GetSecretValue"]
+      ShipLogsAndMetrics       = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+      TellMissingFromForbidden = ["s3:ListBucket"]
+    })
+    error_message = "api_actions: the list is exact; compare docs/operations.md, Permissions."
+  }
+
+  assert {
+    condition = jsonencode({ for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Sid => statement.Action }) == jsonencode({
+      ConsumeJobs              = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage"]
+      FetchRelease             = ["s3:GetObject"]
+      Generate                 = ["bedrock:InvokeModel"]
+      KeepRecordsAndSources    = ["s3:GetObject", "s3:PutObject"]
+      PublishImages            = ["s3:PutObject", "s3:PutObjectTagging"]
+      ShipLogsAndMetrics       = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+      TellMissingFromForbidden = ["s3:ListBucket"]
+    })
+    error_message = "worker_actions: the list is exact; compare docs/operations.md, Permissions. Without PutObjectTagging every upload is 403."
+  }
+
+  assert {
+    condition     = jsondecode(aws_iam_role_policy.worker_lifecycle.policy).Statement[*].Action == [["autoscaling:CompleteLifecycleAction"]] && jsondecode(aws_iam_role_policy.worker_lifecycle.policy).Statement[0].Resource == aws_autoscaling_group.worker.arn
+    error_message = "worker_completes_its_hook: and nothing else of Auto Scaling."
+  }
+
+  assert {
+    condition     = [for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Resource if statement.Sid == "Generate"] == ["arn:aws:bedrock:us-west-2::foundation-model/stability.stable-image-core-v1:1"]
+    error_message = "model_arn: the model's region, no account id."
+  }
+
+  assert {
+    condition     = alltrue([for policy in [aws_iam_role_policy.api.policy, aws_iam_role_policy.worker.policy] : anytrue([for statement in jsondecode(policy).Statement : contains(statement.Action, "s3:ListBucket") && statement.Resource == "arn:aws:s3:::images-bucket" && !can(statement.Condition)])])
+    error_message = "missing_is_404: ListBucket on the bucket itself and without an s3:prefix condition; otherwise a missing object is 403, polls are 503, and the circuit opens."
+  }
+
+  assert {
+    condition     = !strcontains("${aws_iam_role_policy.api.policy}${aws_iam_role_policy.worker.policy}${aws_iam_role_policy.worker_lifecycle.policy}", "aws-marketplace") && !strcontains("${aws_iam_role_policy.api.policy}${aws_iam_role_policy.worker.policy}", "DeleteObject") && alltrue(flatten([for policy in [aws_iam_role_policy.api.policy, aws_iam_role_policy.worker.policy, aws_iam_role_policy.worker_lifecycle.policy] : [for statement in jsondecode(policy).Statement : alltrue([for resource in flatten([statement.Resource]) : resource != "*"]) && alltrue([for action in statement.Action : !strcontains(action, "*")])]]))
+    error_message = "no_wildcards: no subscription to models, no deletion, no action or resource at large."
+  }
+
+  assert {
+    condition     = [for statement in jsondecode(aws_iam_role_policy.api.policy).Statement : statement.Resource if statement.Sid == "ReadAndCancelJobs"] == ["arn:aws:s3:::images-bucket/records/*"] && [for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Resource if statement.Sid == "PublishImages"] == ["arn:aws:s3:::images-bucket/images/*"] && jsonencode([for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Resource if statement.Sid == "KeepRecordsAndSources"]) == jsonencode([["arn:aws:s3:::images-bucket/records/*", "arn:aws:s3:::images-bucket/sources/*"]])
+    error_message = "prefixes: each role writes under its own."
+  }
+
+  assert {
+    condition     = jsondecode(aws_iam_role.worker.assume_role_policy).Statement[0].Principal == { Service = "ec2.amazonaws.com" } && aws_iam_instance_profile.worker.role == "image-pipeline-worker" && aws_iam_instance_profile.api.role == "image-pipeline-api" && toset([for attachment in aws_iam_role_policy_attachment.ssm : attachment.policy_arn]) == toset(["arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"])
+    error_message = "separate_roles: one for each process, assumed by EC2, with Session Manager."
+  }
+}
+
+run "another_model" {
+  variables {
+    bedrock_model_id = "stability.sd3-5-large-v1:0"
+  }
+
+  assert {
+    condition     = [for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Resource if statement.Sid == "Generate"] == ["arn:aws:bedrock:us-west-2::foundation-model/stability.sd3-5-large-v1:0"] && output.worker_environment.BEDROCK_MODEL_ID == "stability.sd3-5-large-v1:0"
+    error_message = "model_by_variable: role and worker must get the same model."
+  }
+}
+
+# No value of a secret can be in state: all that makes one is ephemeral, all that takes one is write-only.
+run "secrets" {
+  assert {
+    condition     = length(regexall("(?m)^\\s*secret_string\\s*=", join("\n", [for name in fileset(path.root, "*.tf") : file("${path.root}/${name}")]))) == 0 && length(regexall("(?m)^resource \"(random_password|random_string|tls_private_key)\"", join("\n", [for name in fileset(path.root, "*.tf") : file("${path.root}/${name}")]))) == 0 && length(regexall("(?m)^\\s*secret_string_wo\\s*=", file("${path.root}/secrets.tf"))) == 2 && length(regexall("(?m)^ephemeral ", file("${path.root}/secrets.tf"))) == 2 && length(regexall("(?m)^data \"aws_secretsmanager", join("\n", [for name in fileset(path.root, "*.tf") : file("${path.root}/${name}")]))) == 0
+    error_message = "secrets_not_in_state: values come from ephemeral resources and go to secret_string_wo."
+  }
+
+  assert {
+    condition     = !can(regex("(?m)^(API_KEYS|JOB_ID_KEYS)=", local.api_user_data)) && strcontains(local.api_user_data, "Environment=API_KEYS_SECRET=arn:aws:secretsmanager:ap-south-1:111111111111:secret:s") && strcontains(local.api_user_data, "Environment=JOB_ID_KEYS_SECRET=arn:aws:secretsmanager:ap-south-1:111111111111:secret:job-id-keys") && strcontains(local.api_user_data, "ExecStartPre=+/usr/local/sbin/image-secrets") && !strcontains(local.worker_user_data, "secretsmanager")
+    error_message = "secrets_at_each_start: user data names the secrets, and only the API reads them."
+  }
+
+  assert {
+    condition     = aws_secretsmanager_secret.api_keys.recovery_window_in_days == 7
+    error_message = "recovery: a secret deleted by mistake can be restored."
+  }
+}

@@ -1,0 +1,281 @@
+# Queue, worker and API settings: what queue and code must agree on, and the ladder of time-outs.
+# Each step of the ladder must end before the next one cuts it off; the validations below are that ladder.
+
+# ---- queue
+
+variable "queue_visibility_timeout_seconds" {
+  description = "How long a delivery stays hidden. The worker gets the same number as its lease and extends it after a quarter."
+  type        = number
+  default     = 60
+
+  validation {
+    condition     = var.queue_visibility_timeout_seconds >= 20 && var.queue_visibility_timeout_seconds <= 43200
+    error_message = "queue_visibility_timeout_seconds must be 20 to 43200: below, a heartbeat that needs its retries comes too late; above, SQS refuses."
+  }
+}
+
+variable "queue_max_receive_count" {
+  description = "Hand-overs before the dead-letter queue. The worker gets the same number and records 'failed' on the last."
+  type        = number
+  default     = 5
+
+  validation {
+    condition     = var.queue_max_receive_count >= 2 && var.queue_max_receive_count <= 1000
+    error_message = "queue_max_receive_count must be 2 to 1000: with 1 a single restart dead-letters what was under way."
+  }
+}
+
+variable "queue_retention_days" {
+  description = "Days that an undelivered job waits. The API gets the same number. The dead-letter queue keeps 14 days."
+  type        = number
+  default     = 4
+
+  validation {
+    condition     = var.queue_retention_days >= 1 && var.queue_retention_days < 14
+    error_message = "queue_retention_days must be 1 to 13, below the 14 of the dead-letter queue: a message keeps its age when it moves there."
+  }
+}
+
+variable "receive_wait_seconds" {
+  description = "Long poll of one receive."
+  type        = number
+  default     = 10
+
+  validation {
+    condition     = var.receive_wait_seconds >= 1 && var.receive_wait_seconds <= 20
+    error_message = "receive_wait_seconds must be 1 to 20: SQS refuses more, and 0 is a short poll."
+  }
+
+  validation {
+    condition     = var.receive_wait_seconds * 3 <= var.worker_shutdown_grace_seconds
+    error_message = "receive_wait_seconds must be at most a third of worker_shutdown_grace_seconds: the poll under way is awaited at shutdown."
+  }
+}
+
+# ---- model
+
+variable "bedrock_model_id" {
+  description = "Text-to-image model."
+  type        = string
+  default     = "stability.stable-image-core-v1:1"
+
+  validation {
+    condition     = contains(["stability.stable-image-core-v1:1", "stability.stable-image-ultra-v1:1", "stability.sd3-5-large-v1:0"], var.bedrock_model_id)
+    error_message = "bedrock_model_id must be one of the three models that the worker speaks to: the Titan and Nova image models have reached their end of life."
+  }
+}
+
+variable "bedrock_region" {
+  description = "Region of the model, wherever queue and bucket are. Prompts and pictures cross regions."
+  type        = string
+  default     = "us-west-2"
+
+  validation {
+    condition     = var.bedrock_region == "us-west-2"
+    error_message = "bedrock_region must be us-west-2, the one region of the Stability text-to-image models. When that changes, extend this check: aws bedrock list-foundation-models --by-output-modality IMAGE."
+  }
+}
+
+variable "model_requests_per_minute" {
+  description = "Quota of the model for the whole account: aws service-quotas list-service-quotas --service-code bedrock."
+  type        = number
+  default     = 90
+
+  validation {
+    condition     = var.model_requests_per_minute >= 1
+    error_message = "model_requests_per_minute must be 1 or more."
+  }
+}
+
+variable "model_seconds_per_call" {
+  description = "Usual length of a model call. With the quota it says how many calls can be in flight."
+  type        = number
+  default     = 5
+
+  validation {
+    condition     = var.model_seconds_per_call > 0
+    error_message = "model_seconds_per_call must be above 0."
+  }
+}
+
+# ---- the ladder, innermost step first
+
+variable "model_timeout_seconds" {
+  description = "Longest model call. A call that is given up may be charged all the same. Together with the grace below it fits the two minutes of a Spot notice."
+  type        = number
+  default     = 80
+
+  validation {
+    condition     = var.model_timeout_seconds < var.worker_shutdown_grace_seconds
+    error_message = "model_timeout_seconds must be below worker_shutdown_grace_seconds: a call under way at shutdown is paid for and must be able to end."
+  }
+
+  validation {
+    condition     = var.model_timeout_seconds + 60 < var.attempt_timeout_seconds
+    error_message = "model_timeout_seconds + 60 must be below attempt_timeout_seconds: an attempt also checkpoints, renders and publishes."
+  }
+}
+
+variable "attempt_timeout_seconds" {
+  description = "How long a claim on a job holds unless it is renewed."
+  type        = number
+  default     = 240
+
+  validation {
+    condition     = var.attempt_timeout_seconds <= 43200
+    error_message = "attempt_timeout_seconds must be at most 43200, the 12 hours that SQS lets a delivery be held."
+  }
+}
+
+variable "worker_shutdown_grace_seconds" {
+  description = "Time to finish what is in flight once the worker is told to stop."
+  type        = number
+  default     = 95
+
+  validation {
+    condition     = var.worker_shutdown_grace_seconds + 25 < var.worker_stop_timeout_seconds
+    error_message = "worker_shutdown_grace_seconds + 25 must be below worker_stop_timeout_seconds: giving back takes 5 s and completing the termination hook 20 s, then systemd kills."
+  }
+
+  validation {
+    condition     = var.worker_spot_percentage == 0 || var.worker_shutdown_grace_seconds + 25 <= 120
+    error_message = "worker_shutdown_grace_seconds must be at most 95 with Spot instances, which end two minutes after the notice; or set worker_spot_percentage = 0."
+  }
+}
+
+variable "worker_stop_timeout_seconds" {
+  description = "TimeoutStopSec of the worker's unit: systemd kills after it."
+  type        = number
+  default     = 150
+
+  validation {
+    condition     = var.worker_stop_timeout_seconds + 30 <= var.termination_heartbeat_seconds
+    error_message = "worker_stop_timeout_seconds + 30 must be at most termination_heartbeat_seconds: the group ends the instance when the hook runs out, and the worker notices the termination up to 5 s late."
+  }
+}
+
+variable "termination_heartbeat_seconds" {
+  description = "How long the group waits for a worker to drain."
+  type        = number
+  default     = 300
+
+  validation {
+    condition     = var.termination_heartbeat_seconds >= 30 && var.termination_heartbeat_seconds <= 7200
+    error_message = "termination_heartbeat_seconds must be 30 to 7200."
+  }
+}
+
+# ---- fleet of workers
+
+variable "worker_slots" {
+  description = "Deliveries in flight in one worker."
+  type        = number
+  default     = 4
+
+  validation {
+    condition     = var.worker_slots >= 2 && var.worker_slots <= 1000
+    error_message = "worker_slots must be 2 to 1000: at least one for each CPU of the smallest instance type."
+  }
+}
+
+variable "worker_min_size" {
+  description = "Workers that stay when there is nothing to do. With 0 the first job after a pause waits 3 to 4.5 minutes."
+  type        = number
+  default     = 0
+
+  validation {
+    condition     = var.worker_min_size >= 0 && var.worker_min_size <= var.worker_max_size
+    error_message = "worker_min_size must be 0 to worker_max_size."
+  }
+}
+
+variable "worker_max_size" {
+  description = "Most workers. Bounded by the model's quota: more would only be throttled."
+  type        = number
+  default     = 3
+
+  validation {
+    condition     = var.worker_max_size >= 1 && var.worker_max_size <= 500
+    error_message = "worker_max_size must be 1 to 500."
+  }
+
+  validation {
+    condition     = var.worker_max_size == 1 || var.worker_max_size * var.worker_slots <= ceil(1.5 * var.model_requests_per_minute * var.model_seconds_per_call / 60)
+    error_message = "worker_max_size * worker_slots must be at most 1.5 * model_requests_per_minute * model_seconds_per_call / 60, the calls that the quota lets be in flight and half as many jobs beside them: more workers make throttling worse. Raise the quota first."
+  }
+}
+
+variable "worker_backlog_per_instance" {
+  description = "Jobs, waiting and in flight, that one worker is there for. Smaller scales out earlier."
+  type        = number
+  default     = 20
+
+  validation {
+    condition     = var.worker_backlog_per_instance >= var.worker_slots
+    error_message = "worker_backlog_per_instance must be at least worker_slots: below, a busy worker would ask for another."
+  }
+}
+
+variable "worker_scale_in_minutes" {
+  description = "Minutes in a row with workers to spare before any goes."
+  type        = number
+  default     = 10
+
+  validation {
+    condition     = var.worker_scale_in_minutes >= 5 && var.worker_scale_in_minutes <= 60
+    error_message = "worker_scale_in_minutes must be 5 to 60: a shorter pause stops workers that are needed again before they have paid for their start."
+  }
+}
+
+variable "worker_instance_types" {
+  description = "Instance types for workers, x86_64, 4 GB of memory or more, most wanted first. Several give Spot a choice."
+  type        = list(string)
+  default     = ["c6i.large", "c6a.large", "c7i.large", "m6i.large", "m6a.large", "c5.large"]
+
+  validation {
+    condition     = length(var.worker_instance_types) >= 1 && alltrue([for type in var.worker_instance_types : !can(regex("^[a-z]+[0-9]+g[a-z]*\\.", type))])
+    error_message = "worker_instance_types must be x86_64 types: a binary runs on one architecture, and names such as c7g or t4g are arm64."
+  }
+}
+
+variable "worker_on_demand_base" {
+  description = "Workers that are On-Demand whatever the rest is."
+  type        = number
+  default     = 1
+}
+
+variable "worker_spot_percentage" {
+  description = "Share of Spot among the workers above worker_on_demand_base."
+  type        = number
+  default     = 100
+
+  validation {
+    condition     = var.worker_spot_percentage >= 0 && var.worker_spot_percentage <= 100
+    error_message = "worker_spot_percentage must be 0 to 100."
+  }
+}
+
+# ---- API
+
+variable "api_instance_type" {
+  description = "Instance type of the API, x86_64."
+  type        = string
+  default     = "t3.small"
+}
+
+variable "api_min_size" {
+  description = "Fewest API instances."
+  type        = number
+  default     = 2
+
+  validation {
+    condition     = var.api_min_size >= 1 && var.api_min_size <= var.api_max_size
+    error_message = "api_min_size must be 1 to api_max_size: it also keeps the queue's metrics alive, so it cannot be 0."
+  }
+}
+
+variable "api_max_size" {
+  description = "Most API instances. Rate limits are kept by each of them."
+  type        = number
+  default     = 4
+}
