@@ -45,22 +45,26 @@ resource "aws_s3_bucket_versioning" "images" {
   }
 }
 
+locals {
+  # Pictures alone: records and sources stay private behind any path. No ListBucket, with which the root of the
+  # distribution would list the bucket; a missing picture is 403 for that, and error caching is off (cdn.tf).
+  cloudfront_reads_images = {
+    Sid       = "CloudFrontReadsImages"
+    Effect    = "Allow"
+    Principal = { Service = "cloudfront.amazonaws.com" }
+    Action    = "s3:GetObject"
+    Resource  = "${aws_s3_bucket.images.arn}/images/*"
+    Condition = { StringEquals = { "AWS:SourceArn" = aws_cloudfront_distribution.main.arn } }
+  }
+}
+
 resource "aws_s3_bucket_policy" "images" {
   bucket = aws_s3_bucket.images.id
 
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [
-      {
-        # Pictures alone: records and sources stay private behind any path. No ListBucket, with which the root of the
-        # distribution would list the bucket; a missing picture is 403 for that, and error caching is off (cdn.tf).
-        Sid       = "CloudFrontReadsImages"
-        Effect    = "Allow"
-        Principal = { Service = "cloudfront.amazonaws.com" }
-        Action    = "s3:GetObject"
-        Resource  = "${aws_s3_bucket.images.arn}/images/*"
-        Condition = { StringEquals = { "AWS:SourceArn" = aws_cloudfront_distribution.main.arn } }
-      },
+      local.cloudfront_reads_images,
       {
         Sid       = "TlsOnly"
         Effect    = "Deny"

@@ -8,6 +8,8 @@ use clap::Args;
 use thiserror::Error;
 use tokio::process::Command;
 
+use crate::terraform;
+
 /// The release that `deny.toml` was written for.
 const DENY: &str = "0.20.2";
 /// An advisory database that does not come within this time will not come.
@@ -35,10 +37,8 @@ pub enum CheckError {
     Start { command: String, source: std::io::Error },
     #[error("the legacy HTTP stack is back: {0}; `cargo tree --invert` tells who brings it (docs/adr/0004)")]
     Legacy(String),
-    #[error(
-        "advisories could not be checked: their database cannot be reached, and a skipped check fails in hosted CI"
-    )]
-    Skipped,
+    #[error("not everything was checked ({0}), and a skipped check fails in hosted CI")]
+    Skipped(String),
 }
 
 /// Runs everything in `workspace`. Tools are installed below `tools`.
@@ -64,17 +64,32 @@ pub async fn run(workspace: &Path, tools: &Path, args: &TestArgs) -> Result<(), 
         tests.extend(args.args.iter().cloned());
     }
     step(workspace, env!("CARGO"), tests, &[]).await?;
-    if !args.tests_only && !dependencies(workspace, tools).await? {
-        skipped.push("advisories");
+    if !args.tests_only {
+        if !dependencies(workspace, tools).await? {
+            skipped.push("advisories: their database cannot be reached from here");
+        }
+        if !deployment(workspace).await? {
+            skipped.push("Terraform: install Terraform 1.11 or later");
+        }
     }
     for check in &skipped {
-        println!(
-            "\nSKIPPED: {check}: their database cannot be reached from here. Hosted CI fails when this happens.\n"
-        );
+        println!("\nSKIPPED: {check}. Hosted CI fails when this happens.\n");
     }
     #[expect(clippy::disallowed_methods, reason = "a variable of the hosted CI, not a setting")]
     let hosted = std::env::var_os("GITHUB_ACTIONS").is_some();
-    if hosted && !skipped.is_empty() { Err(CheckError::Skipped) } else { Ok(()) }
+    if hosted && !skipped.is_empty() { Err(CheckError::Skipped(skipped.join("; "))) } else { Ok(()) }
+}
+
+/// The Terraform configuration, by itself and applied to emulators. Returns whether there is a Terraform to check it.
+async fn deployment(workspace: &Path) -> Result<bool, CheckError> {
+    if !terraform::is_possible().await {
+        return Ok(false);
+    }
+    let check = workspace.join("terraform/tests/check");
+    step(workspace, &check.to_string_lossy(), vec![], &[]).await?;
+    let dev = "run --release --locked --package devstack --bin dev -- terraform --no-build";
+    step(workspace, env!("CARGO"), dev.split(' ').map(str::to_owned).collect(), &[]).await?;
+    Ok(true)
 }
 
 async fn step(workspace: &Path, program: &str, args: Vec<String>, env: &[(&str, &str)]) -> Result<(), CheckError> {

@@ -21,6 +21,7 @@ use crate::stack::{
     DataDir, LocalAwsKind, PortArgs, Ports, STOP_GRACE, Stack, StackOptions, read_endpoints, read_secrets, watch,
 };
 use crate::submit::{SubmitArgs, submit};
+use crate::terraform::{self, TerraformArgs};
 
 /// The whole system on this machine: no AWS account, no containers.
 #[derive(Debug, Parser)]
@@ -43,6 +44,8 @@ enum Command {
     Reset(ResetArgs),
     /// Measures a worker's memory and CPU under full load, in a stack of its own.
     Bench(BenchArgs),
+    /// Applies the Terraform configuration to emulators of AWS, runs the pipeline on it, and destroys it.
+    Terraform(TerraformArgs),
     /// Runs every check: format, lints, documentation, tests, dependencies.
     Test(TestArgs),
     /// Starts SQS and S3 alone.
@@ -95,6 +98,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Up(args) => block_on(up(&dir, args)),
         Command::Submit(args) => block_on(picture(&dir, args)),
         Command::Bench(args) => block_on(measure(&dir, args)),
+        Command::Terraform(args) => block_on(deploy(&dir, args)),
         Command::Test(args) => block_on(test(&dir, args)),
         Command::Emulator(ports) => block_on(emulator(&dir, Ports::from(&ports))),
         Command::Bedrock(args) => block_on(bedrock(args)),
@@ -215,9 +219,23 @@ async fn measure(dir: &Path, args: BenchArgs) -> Outcome {
 
 fn reset(dir: &Path, all: bool) -> Outcome {
     if dir.exists() {
-        DataDir::open(dir)?.reset(all)?;
+        DataDir::open_to_reset(dir)?.reset(all)?;
     }
     println!("{} is empty{}", dir.display(), if all { "" } else { " but for installed tools (--all removes them)" });
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn deploy(dir: &Path, args: TerraformArgs) -> Outcome {
+    let signal = shutdown::on_signal()?;
+    init_logs()?;
+    if !args.no_build && !build().await? {
+        return Err("the build failed: see above".into());
+    }
+    let (workspace, binaries) = (workspace(), binaries_dir()?);
+    tokio::select! {
+        proof = terraform::prove(&args, &workspace, dir, &binaries) => proof?,
+        () = signal.cancelled() => return Ok(ExitCode::FAILURE),
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,6 +8,8 @@ pub mod bench;
 pub mod embedded;
 pub mod bedrock;
 pub mod cdn;
+mod python_server;
 pub mod ministack;
+pub mod terraform;
 pub mod venv;
 pub mod checks;

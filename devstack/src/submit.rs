@@ -1,5 +1,6 @@
 //! `cargo dev submit`: one picture, from the prompt to the file, as any client of the API would get it.
 
+use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -61,7 +62,7 @@ pub enum SubmitError {
     Unreadable(String),
     #[error("{url} cannot be downloaded: {reason}")]
     Download { url: String, reason: String },
-    #[error("{path} cannot be written: {source}")]
+    #[error("{path} cannot be written ({source}): name another file with --out")]
     Save { path: PathBuf, source: std::io::Error },
 }
 
@@ -117,6 +118,11 @@ struct Api<'a> {
 pub async fn submit(args: &SubmitArgs, origin: &str, key: &str) -> Result<Saved, SubmitError> {
     let began = Instant::now();
     let timeout = Duration::from_secs(args.timeout);
+    if let Some(path) = &args.out {
+        // Before the picture is paid for. What may be there stays until the new one is.
+        let opened = OpenOptions::new().append(true).create(true).open(path);
+        opened.map_err(|source| SubmitError::Save { path: path.clone(), source })?;
+    }
     let http = Client::builder().no_proxy().build().expect("a client without TLS has nothing to load");
     let api = Api { http, origin: origin.trim_end_matches('/'), key, deadline: began + timeout };
     let bar = Progress::start();

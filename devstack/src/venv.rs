@@ -24,7 +24,8 @@ pub enum VenvError {
 }
 
 /// Installs `package` in exactly `version` below `venvs`, unless it is there, and returns the environment's folder.
-/// Callers in parallel, in this process or another, wait for the first.
+///
+/// The package may have extras in brackets. Callers in parallel, in this process or another, wait for the first.
 ///
 /// # Errors
 /// When there is no Python, or the installation fails (it needs the network once).
@@ -32,9 +33,11 @@ pub async fn install(venvs: &Path, package: &str, version: &str) -> Result<PathB
     let unusable = |source| VenvError::Folder { path: venvs.to_owned(), source };
     std::fs::create_dir_all(venvs).map_err(unusable)?;
     let venvs = venvs.canonicalize().map_err(unusable)?;
-    let venv = venvs.join(format!("{package}-{version}"));
+    // Extras are in brackets, and no part of a folder's name.
+    let name = package.split('[').next().unwrap_or(package);
+    let venv = venvs.join(format!("{name}-{version}"));
     let complete = venv.join("complete");
-    let lock = File::create(venvs.join(format!("{package}.lock"))).map_err(unusable)?;
+    let lock = File::create(venvs.join(format!("{name}.lock"))).map_err(unusable)?;
     loop {
         match lock.try_lock() {
             Ok(()) => break,

@@ -38,7 +38,7 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 600, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub jobs: u32,
     /// Deliveries that the worker holds at once.
-    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub slots: u16,
     /// Time the model takes: `5s`, `200ms..2s`, or `lognormal:MEDIAN,P99`.
     #[arg(long, default_value = "5s", value_name = "LATENCY")]

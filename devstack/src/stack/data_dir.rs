@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 /// Less free space than this is refused: a queue or a store that cannot write is worse than no start.
 const MIN_FREE_BYTES: i128 = 1024 * 1024 * 1024;
-/// Folder that `cargo dev reset` keeps: it takes minutes to make again, and holds no data.
-const KEPT_BY_RESET: &str = "venvs";
+/// Folders that `cargo dev reset` keeps: they take minutes to make again, and hold no data.
+const KEPT_BY_RESET: [&str; 2] = ["venvs", "tools"];
 /// Name of the lock file.
 const LOCK: &str = "lock";
 
@@ -27,6 +27,10 @@ pub enum DataDirError {
         "{path} has {free_mib} MiB of free space, at least 1024 are needed: free some, or choose another folder with --dir"
     )]
     Full { path: PathBuf, free_mib: i128 },
+    #[error(
+        "{path} is no folder of `cargo dev` (it has no file '{LOCK}'): nothing was removed; name the right one with --dir"
+    )]
+    Foreign { path: PathBuf },
     #[error("{path} cannot be read ({source}): run `cargo dev reset`, or restore it")]
     Secrets { path: PathBuf, source: io::Error },
 }
@@ -131,6 +135,14 @@ impl DataDir {
         }
     }
 
+    /// Opens a folder to reset it.
+    ///
+    /// # Errors
+    /// As [`DataDir::open`]; also when no stack ever used the folder, for then what is in it is not ours to remove.
+    pub fn open_to_reset(path: &Path) -> Result<Self, DataDirError> {
+        if path.join(LOCK).is_file() { Self::open(path) } else { Err(DataDirError::Foreign { path: path.to_owned() }) }
+    }
+
     /// Removes all data, and the tools as well with `all`.
     ///
     /// # Errors
@@ -141,7 +153,7 @@ impl DataDir {
             let entry = entry.map_err(unusable)?;
             let name = entry.file_name();
             // The lock stays: whoever opened it in the meantime must not hold another file than the next one.
-            if name == LOCK || (name == KEPT_BY_RESET && !all) {
+            if name == LOCK || (KEPT_BY_RESET.iter().any(|kept| name == *kept) && !all) {
                 continue;
             }
             let is_dir = entry.file_type().map_err(unusable)?.is_dir();
@@ -216,6 +228,16 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         let error = DataDir::open(&path).unwrap_err().to_string();
         assert!(error.contains("taken") && error.contains("--dir"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_that_is_not_ours_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("thesis.tex"), "years of work").unwrap();
+        let error = DataDir::open_to_reset(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("nothing was removed"), "{error}");
+        drop(DataDir::open(dir.path()).unwrap());
+        DataDir::open_to_reset(dir.path()).unwrap();
     }
 
     #[test]

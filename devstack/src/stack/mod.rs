@@ -2,13 +2,13 @@
 
 mod data_dir;
 mod local_aws;
-mod output;
+pub(crate) mod output;
 pub mod ports;
-mod process;
+pub(crate) mod process;
 pub mod provision;
-mod settings;
+pub(crate) mod settings;
 mod stand_ins;
-mod watchdog;
+pub(crate) mod watchdog;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -17,7 +17,7 @@ const MAX_LINE_BYTES: usize = 64 * 1024;
 
 /// Where one process's lines go.
 #[derive(Debug, Clone)]
-pub(super) struct Output {
+pub(crate) struct Output {
     prefix: Option<String>,
     lines: mpsc::Sender<Vec<u8>>,
     log: PathBuf,
@@ -28,7 +28,7 @@ impl Output {
     ///
     /// # Errors
     /// When the file cannot be created.
-    pub(super) async fn start(dir: &Path, name: &str, index: usize, print: bool) -> io::Result<Self> {
+    pub(crate) async fn start(dir: &Path, name: &str, index: usize, print: bool) -> io::Result<Self> {
         tokio::fs::create_dir_all(dir).await?;
         let log = dir.join(format!("{name}.log"));
         let mut file = File::create(&log).await?;
@@ -52,12 +52,12 @@ impl Output {
     }
 
     /// Returns the log file.
-    pub(super) fn log(&self) -> &Path {
+    pub(crate) fn log(&self) -> &Path {
         &self.log
     }
 
     /// Passes on every line of `source` until its end.
-    pub(super) async fn pass_on(self, source: impl AsyncRead + Unpin) {
+    pub(crate) async fn pass_on(self, source: impl AsyncRead + Unpin) {
         let mut source = BufReader::new(source);
         let mut line = Vec::new();
         loop {

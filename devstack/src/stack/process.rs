@@ -31,16 +31,16 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What to run.
 #[derive(Debug, Clone)]
-pub(super) struct Program {
-    pub(super) name: String,
-    pub(super) path: PathBuf,
-    pub(super) env: Vec<(String, String)>,
+pub(crate) struct Program {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    pub(crate) env: Vec<(String, String)>,
     /// Variables of this process that the program must not see.
-    pub(super) env_remove: &'static [&'static str],
+    pub(crate) env_remove: &'static [&'static str],
     /// Start it again when it ends by itself.
-    pub(super) restart: bool,
+    pub(crate) restart: bool,
     /// Where it tells whether it is ready.
-    pub(super) admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
 }
 
 /// A process did not become ready.
@@ -54,7 +54,7 @@ pub enum NotReady {
 
 /// A running child. Dropping it kills the child.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     name: String,
     admin: SocketAddr,
     log: PathBuf,
@@ -66,7 +66,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts supervising. A program that cannot be started shows up as a failure.
-    pub(super) fn start(program: Program, output: Output, watchdog: Arc<Watchdog>) -> Self {
+    pub(crate) fn start(program: Program, output: Output, watchdog: Arc<Watchdog>) -> Self {
         let (pid_changed, pid) = watch::channel(None);
         let (failed, failure) = watch::channel(None);
         let stop = CancellationToken::new();
@@ -77,35 +77,35 @@ impl Process {
     }
 
     /// Returns the process id, None while it is not running.
-    pub(super) fn pid(&self) -> Option<u32> {
+    pub(crate) fn pid(&self) -> Option<u32> {
         *self.pid.borrow()
     }
 
     /// Returns the address of its admin port.
-    pub(super) fn admin(&self) -> SocketAddr {
+    pub(crate) fn admin(&self) -> SocketAddr {
         self.admin
     }
 
     /// Returns a view of why it is not started again, None while it is.
-    pub(super) fn failure(&self) -> watch::Receiver<Option<String>> {
+    pub(crate) fn failure(&self) -> watch::Receiver<Option<String>> {
         self.failure.clone()
     }
 
     /// Sends a signal to the process.
-    pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         let pid = self.pid().ok_or_else(|| io::Error::other(format!("{} is not running", self.name)))?;
         send(pid, signal)
     }
 
     /// Waits until it runs under another id than `old`, and returns that.
-    pub(super) async fn restarted(&self, old: u32) -> io::Result<u32> {
+    pub(crate) async fn restarted(&self, old: u32) -> io::Result<u32> {
         let mut pid = self.pid.clone();
         let changed = pid.wait_for(|pid| pid.is_some_and(|pid| pid != old)).await.map_err(io::Error::other)?;
         changed.ok_or_else(|| io::Error::other("it is not running"))
     }
 
     /// Waits until `GET /ready` is answered with 200.
-    pub(super) async fn ready(&self, http: &reqwest::Client, timeout: Duration) -> Result<(), NotReady> {
+    pub(crate) async fn ready(&self, http: &reqwest::Client, timeout: Duration) -> Result<(), NotReady> {
         let deadline = Instant::now() + timeout;
         let url = format!("http://{}/ready", self.admin);
         loop {
@@ -127,7 +127,7 @@ impl Process {
     }
 
     /// Asks it to stop and waits until it has, at most [`STOP_GRACE`]; then it is killed.
-    pub(super) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         while self.supervision.join_next().await.is_some() {}
     }

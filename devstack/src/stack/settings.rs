@@ -13,7 +13,7 @@ const TENANT: &str = "dev";
 /// The model that the Bedrock stand-in is asked for.
 const MODEL: &str = "stability.stable-image-core-v1:1";
 /// Variables of a developer's own AWS account: the stack must never reach it.
-pub(super) const FOREIGN: &[&str] = &[
+pub(crate) const FOREIGN: &[&str] = &[
     "AWS_PROFILE",
     "AWS_DEFAULT_PROFILE",
     "AWS_SESSION_TOKEN",
@@ -29,15 +29,15 @@ pub(super) const FOREIGN: &[&str] = &[
     "all_proxy",
 ];
 
-pub(super) struct ChildSettings<'a> {
-    pub(super) endpoints: &'a Endpoints,
-    pub(super) secrets: &'a Secrets,
-    pub(super) options: &'a StackOptions,
+pub(crate) struct ChildSettings<'a> {
+    pub(crate) endpoints: &'a Endpoints,
+    pub(crate) secrets: &'a Secrets,
+    pub(crate) options: &'a StackOptions,
 }
 
 impl ChildSettings<'_> {
     /// Returns what both binaries get, and then `own`.
-    pub(super) fn with_common(&self, admin: SocketAddr, own: Vec<(String, String)>) -> Vec<(String, String)> {
+    pub(crate) fn with_common(&self, admin: SocketAddr, own: Vec<(String, String)>) -> Vec<(String, String)> {
         let text = self.options.print && io::stdout().is_terminal();
         let mut env = pairs([
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID),
@@ -59,7 +59,7 @@ impl ChildSettings<'_> {
     }
 
     /// Returns what the API alone gets.
-    pub(super) fn api(&self, listen: SocketAddr) -> Vec<(String, String)> {
+    pub(crate) fn api(&self, listen: SocketAddr) -> Vec<(String, String)> {
         pairs([
             ("LISTEN_ADDR", &listen.to_string()),
             ("CLOUDFRONT_DOMAIN", &self.endpoints.cdn_url),
@@ -69,7 +69,7 @@ impl ChildSettings<'_> {
     }
 
     /// Returns what a worker alone gets.
-    pub(super) fn worker(&self) -> Vec<(String, String)> {
+    pub(crate) fn worker(&self) -> Vec<(String, String)> {
         pairs([
             ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", self.endpoints.bedrock_url.as_str()),
             ("BEDROCK_MODEL_ID", MODEL),

@@ -21,14 +21,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The watchdog as its devstack sees it. Its standard input is the tie: when the devstack is gone, it reads the end of
 /// the file. It is in a process group of its own, so that Ctrl-C does not reach it.
 #[derive(Debug)]
-pub(super) struct Watchdog {
+pub(crate) struct Watchdog {
     child: Child,
     tie: Mutex<Option<ChildStdin>>,
 }
 
 impl Watchdog {
     /// Starts `dev watchdog`.
-    pub(super) fn start(dev: &Path) -> io::Result<Self> {
+    pub(crate) fn start(dev: &Path) -> io::Result<Self> {
         let mut child = Command::new(dev)
             .arg("watchdog")
             .stdin(Stdio::piped())
@@ -41,19 +41,19 @@ impl Watchdog {
     }
 
     /// Adds a process group.
-    pub(super) async fn watch(&self, pid: u32) -> io::Result<()> {
+    pub(crate) async fn watch(&self, pid: u32) -> io::Result<()> {
         self.tell(&format!("+{pid}\n")).await
     }
 
     /// Takes off a process group that has ended: its number may be given to another one.
-    pub(super) async fn forget(&self, pid: u32) {
+    pub(crate) async fn forget(&self, pid: u32) {
         if let Err(error) = self.tell(&format!("-{pid}\n")).await {
             tracing::warn!(%error, "the watchdog is gone");
         }
     }
 
     /// Lets go; the watchdog ends because nothing is left to watch.
-    pub(super) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.tie.lock().await.take();
         if let Err(error) = self.child.wait().await {
             tracing::warn!(%error, "the watchdog cannot be waited for");
