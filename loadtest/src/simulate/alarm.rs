@@ -1,4 +1,4 @@
-//! CloudWatch: metrics that are published late, and alarms that are evaluated once a minute.
+//! `CloudWatch`: metrics that are published late, and alarms that are evaluated once a minute.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -77,7 +77,7 @@ pub struct Alarm {
     pub actions_enabled: bool,
 }
 
-/// Minutes beyond the evaluation periods that CloudWatch looks back for datapoints that are late. AWS does not say how many;
+/// Minutes beyond the evaluation periods that `CloudWatch` looks back for datapoints that are late. AWS does not say how many;
 /// its example for three periods retrieves five:
 /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html>.
 const LOOK_BACK_MINUTES: usize = 2;
@@ -169,10 +169,8 @@ mod tests {
 
     fn metrics(values: &[f64], delay: f64) -> Metrics {
         let mut metrics = Metrics::default();
-        let mut minute = 0;
-        for value in values {
-            metrics.publish(MetricName::Visible, minute, *value, f64::from(i32::try_from(minute).unwrap()) * 60.0 + delay);
-            minute += 1;
+        for (minute, value) in (0_i32..).zip(values) {
+            metrics.publish(MetricName::Visible, i64::from(minute), *value, f64::from(minute) * 60.0 + delay);
         }
         metrics
     }

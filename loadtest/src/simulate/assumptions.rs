@@ -42,6 +42,7 @@ pub const CORES: usize = 2;
 /// Part of a minute's quota of the model that can be used at once. An assumption; AWS says requests a minute only.
 pub const QUOTA_BURST_SECONDS: f64 = 10.0;
 
-/// A change of size in the direction opposite to the last one, sooner than this after it, is flapping: it stops workers that
-/// hardly worked, or starts ones that were just stopped. Longer than `worker_scale_in_minutes`.
+/// A change of size in the direction opposite to the last one, sooner than this after it, is flapping.
+///
+/// It stops workers that hardly worked, or starts ones that were just stopped. Longer than `worker_scale_in_minutes`.
 pub const FLAP_SECONDS: f64 = 900.0;

@@ -1,4 +1,4 @@
-//! `Expression`: CloudWatch metric math, as far as scaling alarms need it, over series with missing datapoints.
+//! `Expression`: `CloudWatch` metric math, as far as scaling alarms need it, over series with missing datapoints.
 //!
 //! Own code: `evalexpr` is AGPL, and no crate knows series with gaps, `FILL` and `REPEAT`.
 //! Reference: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html>
@@ -74,7 +74,7 @@ impl Expression {
     /// Parses what stands in `metric_query.expression`.
     ///
     /// # Errors
-    /// Whatever CloudWatch would refuse, and functions that this simulator does not know.
+    /// Whatever `CloudWatch` would refuse, and functions that this simulator does not know.
     pub fn parse(text: &str) -> Result<Self, ExpressionError> {
         let fail = |problem| ExpressionError { expression: text.to_owned(), problem };
         let mut parser = Parser { rest: text.trim() };

@@ -179,8 +179,14 @@ impl Fleet {
             // Without a hook EC2 stops the instance and waits for nobody.
             let killed_at = plan.heartbeat_seconds.map_or(now, |heartbeat| now + heartbeat);
             let gives_back_at = noticed_at + plan.limits.worker_shutdown_grace_seconds;
-            self.instances[chosen].ending =
-                Some(Ending { cause: Cause::ScaleIn, noticed_at, gives_back_at, killed_at, counts: false, has_failed: false });
+            self.instances[chosen].ending = Some(Ending {
+                cause: Cause::ScaleIn,
+                noticed_at,
+                gives_back_at,
+                killed_at,
+                counts: false,
+                has_failed: false,
+            });
         }
         busy
     }

@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub mod alarm;
 pub mod assumptions;
 pub mod baseline;
+pub mod document;
 pub mod expression;
 pub mod fleet;
 pub mod outcome;
@@ -24,10 +25,10 @@ pub mod scenario;
 pub mod world;
 
 use baseline::Contender;
+use document::Document;
 use outcome::Runs;
-use plan::{Document, ScalingPlan};
+use plan::ScalingPlan;
 use scenario::{PlanKind, Scenario};
-use world::World;
 
 const FOLDER: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -74,7 +75,7 @@ pub fn simulate(args: &SimulateArgs) -> Result<ExitCode, Box<dyn Error>> {
     if let (Some(plan), Some(reduced)) = (&args.plan, &args.write_plan) {
         let document = Document::read(plan)?;
         // Refused now rather than when it is read again.
-        document.plan(&args.variables.iter().cloned().collect())?;
+        ScalingPlan::of(&document, &args.variables.iter().cloned().collect())?;
         std::fs::write(reduced, format!("{:#}\n", document.reduced()))
             .map_err(|error| format!("{}: {error}", reduced.display()))?;
         return Ok(ExitCode::SUCCESS);
@@ -107,7 +108,7 @@ pub fn simulate(args: &SimulateArgs) -> Result<ExitCode, Box<dyn Error>> {
 fn read(args: &SimulateArgs, kind: PlanKind) -> Result<ScalingPlan, Box<dyn Error>> {
     let given: BTreeMap<String, f64> = args.variables.iter().cloned().collect();
     let path = args.plan.clone().unwrap_or_else(|| committed(kind));
-    Ok(Document::read(&path)?.plan(&given)?)
+    Ok(ScalingPlan::of(&Document::read(&path)?, &given)?)
 }
 
 /// Path of the plan in the repository.
@@ -121,20 +122,17 @@ pub fn committed(kind: PlanKind) -> PathBuf {
 }
 
 fn run(args: &SimulateArgs, plan: &ScalingPlan, scenario: &Scenario) -> Vec<(Contender, Runs)> {
-    let replications = args.runs.unwrap_or(scenario.replications);
+    let runs = args.runs.unwrap_or(scenario.replications);
+    let contenders = u64::try_from(Contender::ALL.len()).unwrap_or(1);
     // Shown on a terminal only.
-    let bar = ProgressBar::new(replications * 3).with_message(scenario.name);
+    let bar = ProgressBar::new(runs * contenders).with_message(scenario.name);
     if let Ok(style) = ProgressStyle::with_template("{msg:10} {bar:40} {pos}/{len} runs") {
         bar.set_style(style);
     }
-    let results = Contender::ALL.map(|contender| {
-        let rules = contender.rules(plan);
-        let outcomes = (0..replications).map(|number| {
-            bar.inc(1);
-            World::new(plan, &rules, scenario, args.seed + number, args.spot_interruptions_per_hour).run()
-        });
-        (contender, Runs { outcomes: outcomes.collect() })
-    });
+    let seeds = args.seed..args.seed.saturating_add(runs);
+    let spot = args.spot_interruptions_per_hour;
+    let results =
+        Contender::ALL.map(|contender| (contender, contender.runs(plan, scenario, seeds.clone(), spot, || bar.inc(1))));
     bar.finish_and_clear();
     results.into()
 }

@@ -17,6 +17,9 @@ pub struct Sample {
 /// What one run shows. Times are from the event of the scenario, in seconds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcome {
+    /// Until the first instance that was launched after the event is in service.
+    pub first_in_service_seconds: Option<f64>,
+    /// Until the first of these receives.
     pub first_receive_seconds: Option<f64>,
     /// Until nothing waited any more, of those runs in which something did.
     pub drained_seconds: Option<f64>,
@@ -25,7 +28,8 @@ pub struct Outcome {
     pub flaps: u32,
     /// Workers with jobs in flight that scale-in chose, and drained.
     pub busy_chosen: u64,
-    /// Of these, workers that ended before their jobs did.
+    /// Of these, workers that were stopped while the model worked for a job of theirs. A job that only waits for the quota
+    /// is given back and costs nothing.
     pub busy_ended: u64,
     pub spot_notices: u64,
     /// Jobs that a stopping worker returned to the queue.
@@ -93,8 +97,7 @@ pub struct Spread {
 impl Runs {
     #[must_use]
     pub fn spread(&self, of: impl Fn(&Outcome) -> Option<f64>) -> Spread {
-        let mut values: Vec<f64> =
-            self.outcomes.iter().map(|outcome| of(outcome).unwrap_or(f64::INFINITY)).collect();
+        let mut values: Vec<f64> = self.outcomes.iter().map(|outcome| of(outcome).unwrap_or(f64::INFINITY)).collect();
         values.sort_by(f64::total_cmp);
         let finite = |value: f64| value.is_finite().then_some(value);
         Spread { median: finite(at_quantile(&values, 0.5)), worst: finite(at_quantile(&values, 1.0)) }

@@ -110,9 +110,17 @@ pub fn table() -> String {
     let mean_workers = need.workers_at_peak / PEAK;
     let components = [
         ("model, Stable Image Core", MODEL_PRICE * IMAGES_A_DAY, "0.04 an image".to_owned()),
-        ("NAT gateway", NAT_GB_A_JOB * NAT_GB * IMAGES_A_DAY, "4 MB an image; nothing with egress = \"public\"".to_owned()),
+        (
+            "NAT gateway",
+            NAT_GB_A_JOB * NAT_GB * IMAGES_A_DAY,
+            "4 MB an image; nothing with egress = \"public\"".to_owned(),
+        ),
         ("CloudFront", CDN_GB_A_JOB * CDN_GB * IMAGES_A_DAY, "10 views of 100 KB, first price class".to_owned()),
-        ("S3 requests", (PUTS_A_JOB * PUT_PRICE + GETS_A_JOB * GET_PRICE) * IMAGES_A_DAY, "5 PUT and 20 GET".to_owned()),
+        (
+            "S3 requests",
+            (PUTS_A_JOB * PUT_PRICE + GETS_A_JOB * GET_PRICE) * IMAGES_A_DAY,
+            "5 PUT and 20 GET".to_owned(),
+        ),
         (
             "S3 storage and tags",
             STORAGE_OF_10_MILLION_A_MONTH / 10e6 * IMAGES_A_DAY,

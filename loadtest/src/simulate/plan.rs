@@ -1,13 +1,12 @@
 //! `ScalingPlan`: group, hook, alarms, policies and limits, as `terraform show -json` says them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
 
 use super::alarm::{Alarm, Comparison, MetricName, MissingData};
+use super::document::{Document, decode};
 use super::expression::{Expression, ExpressionError};
 use super::policy::{Adjustment, Step, StepPolicy};
 
@@ -54,23 +53,18 @@ pub struct Limits {
 pub enum PlanError {
     #[error("{0}: {1}; make one with loadtest/plans/plan, or `terraform show -json PLANFILE > FILE`")]
     Read(PathBuf, String),
-    #[error("no {0} in the plan: give the whole output of `terraform show -json` for terraform/, or name the file of another plan")]
+    #[error(
+        "no {0} in the plan: give the whole output of `terraform show -json` for terraform/, or name the file of another plan"
+    )]
     Missing(String),
     #[error("{address}: {problem}")]
     Field { address: String, problem: String },
     #[error("{address}: metric_query {id:?}: {problem}")]
     Expression { address: String, id: String, problem: ExpressionError },
-    #[error("variable {0} is not in the plan; a state has no variables: give the output of `terraform show -json PLANFILE` instead, or --variable {0}=NUMBER")]
+    #[error(
+        "variable {0} is not in the plan; a state has no variables: give the output of `terraform show -json PLANFILE` instead, or --variable {0}=NUMBER"
+    )]
     Variable(&'static str),
-}
-
-#[derive(Debug, Deserialize)]
-struct Resource {
-    address: String,
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    values: Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -156,74 +150,18 @@ struct MetricValues {
     dimensions: BTreeMap<String, String>,
 }
 
-/// A document of `terraform show -json`, of a plan or of a state.
-#[derive(Debug)]
-pub struct Document {
-    root: Value,
-    resources: Vec<Resource>,
-}
-
-impl Document {
-    /// Reads a file.
-    ///
-    /// # Errors
-    /// When it is not there, or no such document.
-    pub fn read(path: &Path) -> Result<Self, PlanError> {
-        let fail = |problem: String| PlanError::Read(path.to_owned(), problem);
-        let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
-        Self::parse(serde_json::from_str(&text).map_err(|error| fail(error.to_string()))?)
-    }
-
-    /// # Errors
-    /// When there are neither `planned_values` nor `values`.
-    pub fn parse(root: Value) -> Result<Self, PlanError> {
-        let values = root.get("planned_values").or_else(|| root.get("values"));
-        let found = values.and_then(|values| values.pointer("/root_module/resources"));
-        let found = found.ok_or_else(|| PlanError::Missing("planned_values or values".to_owned()))?;
-        let resources = decode("root_module.resources", found)?;
-        Ok(Self { root, resources })
-    }
-
-    fn one<T: DeserializeOwned>(&self, address: &str) -> Result<T, PlanError> {
-        let found = self.resources.iter().find(|resource| resource.address == address);
-        let resource = found.ok_or_else(|| PlanError::Missing(address.to_owned()))?;
-        decode(address, &resource.values)
-    }
-
-    fn all<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Resource> {
-        self.resources.iter().filter(move |resource| resource.kind == kind)
-    }
-
-    fn variable(&self, name: &'static str, given: &BTreeMap<String, f64>) -> Result<f64, PlanError> {
-        let value = self.root.pointer(&format!("/variables/{name}/value"));
-        // Terraform keeps what comes from the command line as text.
-        let value =
-            value.and_then(|value| value.as_f64().or_else(|| value.as_str().and_then(|text| text.parse().ok())));
-        given.get(name).copied().or(value).ok_or(PlanError::Variable(name))
-    }
-
-    /// Returns what an alarm's actions refer to: addresses in a plan, where no ARN is known yet, and ARNs in a state.
-    fn actions(&self, alarm: &Resource) -> Vec<String> {
-        let of_plan = self.root.pointer("/configuration/root_module/resources").and_then(Value::as_array);
-        let configured = of_plan.into_iter().flatten().find(|resource| resource["address"] == alarm.address.as_str());
-        let references = configured.and_then(|resource| resource.pointer("/expressions/alarm_actions/references"));
-        let references = references.and_then(Value::as_array).into_iter().flatten();
-        let references = references.filter_map(Value::as_str).map(str::to_owned);
-        let arns = alarm.values["alarm_actions"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        references.chain(arns.map(str::to_owned)).collect()
-    }
-
+impl ScalingPlan {
     /// Extracts what is simulated. `given` variables take precedence over those of the document.
     ///
     /// # Errors
     /// Names the resource or field that is missing or that the simulator does not know, and what to do.
-    pub fn plan(&self, given: &BTreeMap<String, f64>) -> Result<ScalingPlan, PlanError> {
+    pub fn of(document: &Document, given: &BTreeMap<String, f64>) -> Result<Self, PlanError> {
         const GROUP: &str = "aws_autoscaling_group.worker";
-        let group: Group = self.one(GROUP)?;
-        let queue: Queue = self.one("aws_sqs_queue.jobs")?;
+        let group: Group = document.one(GROUP)?;
+        let queue: Queue = document.one("aws_sqs_queue.jobs")?;
         let distribution = group.mixed_instances_policy.iter().flat_map(|policy| &policy.instances_distribution).next();
         let mut heartbeat_seconds = None;
-        for resource in self.all("aws_autoscaling_lifecycle_hook") {
+        for resource in document.all("aws_autoscaling_lifecycle_hook") {
             let hook: Hook = decode(&resource.address, &resource.values)?;
             if hook.autoscaling_group_name == group.name && hook.lifecycle_transition.ends_with("_TERMINATING") {
                 heartbeat_seconds = Some(hook.heartbeat_timeout);
@@ -233,7 +171,7 @@ impl Document {
             address: GROUP.to_owned(),
             problem: "default_instance_warmup is not set: set it, even to 0, so that it is known how long steps downwards are ignored".to_owned(),
         })?;
-        Ok(ScalingPlan {
+        Ok(Self {
             min_size: group.min_size,
             max_size: group.max_size,
             warmup_seconds,
@@ -242,121 +180,49 @@ impl Document {
             on_demand_percentage: distribution.map_or(100, |values| values.on_demand_percentage_above_base_capacity),
             heartbeat_seconds,
             visibility_timeout_seconds: queue.visibility_timeout_seconds,
-            rules: self.rules(&group, &queue)?,
+            rules: rules(document, &group, &queue)?,
             limits: Limits {
-                worker_slots: whole(self.variable("worker_slots", given)?),
-                worker_backlog_per_instance: self.variable("worker_backlog_per_instance", given)?,
-                worker_shutdown_grace_seconds: self.variable("worker_shutdown_grace_seconds", given)?,
-                model_requests_per_minute: self.variable("model_requests_per_minute", given)?,
-                model_seconds_per_call: self.variable("model_seconds_per_call", given)?,
-                queue_max_receive_count: u32::try_from(whole(self.variable("queue_max_receive_count", given)?))
+                worker_slots: whole(document.variable("worker_slots", given)?),
+                worker_backlog_per_instance: document.variable("worker_backlog_per_instance", given)?,
+                worker_shutdown_grace_seconds: document.variable("worker_shutdown_grace_seconds", given)?,
+                model_requests_per_minute: document.variable("model_requests_per_minute", given)?,
+                model_seconds_per_call: document.variable("model_seconds_per_call", given)?,
+                queue_max_receive_count: u32::try_from(whole(document.variable("queue_max_receive_count", given)?))
                     .unwrap_or(u32::MAX),
             },
         })
     }
-
-    /// Returns the alarms that invoke a step policy of the group.
-    fn rules(&self, group: &Group, queue: &Queue) -> Result<Vec<ScalingRule>, PlanError> {
-        let mut policies = Vec::new();
-        for resource in self.all("aws_autoscaling_policy") {
-            let values: PolicyValues = decode(&resource.address, &resource.values)?;
-            if values.autoscaling_group_name == group.name {
-                policies.push((resource.address.clone(), values));
-            }
-        }
-        let mut rules = Vec::new();
-        for resource in self.all("aws_cloudwatch_metric_alarm") {
-            let actions = self.actions(resource);
-            let invokes = |(policy, known): &&(String, PolicyValues)| {
-                actions.iter().any(|action| action == policy || known.arn.as_ref() == Some(action))
-            };
-            for (policy, known) in policies.iter().filter(invokes) {
-                let address = &resource.address;
-                let values: AlarmValues = decode(address, &resource.values)?;
-                let alarm = alarm(address, &values, group, queue)?;
-                rules.push(ScalingRule { alarm, policy: step_policy(policy, known)? });
-            }
-        }
-        if rules.is_empty() {
-            return Err(PlanError::Missing(format!(
-                "aws_cloudwatch_metric_alarm that invokes an aws_autoscaling_policy of {:?}",
-                group.name
-            )));
-        }
-        Ok(rules)
-    }
-
-    /// Returns the document with nothing in it but what [`Document::plan`] reads.
-    #[must_use]
-    pub fn reduced(&self) -> Value {
-        const VARIABLES: [&str; 6] = [
-            "worker_slots",
-            "worker_backlog_per_instance",
-            "worker_shutdown_grace_seconds",
-            "model_requests_per_minute",
-            "model_seconds_per_call",
-            "queue_max_receive_count",
-        ];
-        let keep = |value: &Value, keys: &[&str]| -> Value {
-            let known = keys.iter().filter_map(|key| Some(((*key).to_owned(), value.get(*key)?.clone())));
-            Value::Object(known.collect::<Map<_, _>>())
-        };
-        let keys_of = |resource: &Resource| -> Option<&[&str]> {
-            Some(match resource.kind.as_str() {
-                "aws_autoscaling_group" if resource.address.ends_with(".worker") => &[
-                    "name", "min_size", "max_size", "default_instance_warmup", "capacity_rebalance", "enabled_metrics",
-                    "mixed_instances_policy",
-                ],
-                "aws_autoscaling_lifecycle_hook" => {
-                    &["autoscaling_group_name", "lifecycle_transition", "heartbeat_timeout"]
-                }
-                "aws_sqs_queue" if resource.address.ends_with(".jobs") => &["name", "visibility_timeout_seconds"],
-                "aws_autoscaling_policy" => {
-                    &["arn", "autoscaling_group_name", "policy_type", "adjustment_type", "step_adjustment"]
-                }
-                "aws_cloudwatch_metric_alarm" if self.invokes_a_policy(resource) => &[
-                    "comparison_operator", "threshold", "evaluation_periods", "datapoints_to_alarm",
-                    "treat_missing_data", "actions_enabled", "alarm_actions", "metric_query",
-                ],
-                _ => return None,
-            })
-        };
-        let resources: Vec<Value> = self
-            .resources
-            .iter()
-            .filter_map(|resource| {
-                let values = keep(&resource.values, keys_of(resource)?);
-                Some(json!({ "address": resource.address, "type": resource.kind, "values": values }))
-            })
-            .collect();
-        let configured: Vec<Value> = (self.all("aws_cloudwatch_metric_alarm"))
-            .filter(|resource| self.invokes_a_policy(resource))
-            .filter_map(|resource| {
-                let configured = self.root.pointer("/configuration/root_module/resources")?.as_array()?;
-                let configured = configured.iter().find(|configured| configured["address"] == resource.address.as_str())?;
-                let expressions = keep(&configured["expressions"], &["alarm_actions"]);
-                Some(json!({ "address": resource.address, "expressions": expressions }))
-            })
-            .collect();
-        let of_what = if self.root.get("planned_values").is_some() { "planned_values" } else { "values" };
-        let mut reduced = keep(&self.root, &["format_version", "terraform_version"]);
-        reduced["variables"] = self.root.get("variables").map_or(json!({}), |variables| keep(variables, &VARIABLES));
-        reduced[of_what] = json!({ "root_module": { "resources": resources } });
-        reduced["configuration"] = json!({ "root_module": { "resources": configured } });
-        reduced
-    }
-
-    fn invokes_a_policy(&self, resource: &Resource) -> bool {
-        let actions = self.actions(resource);
-        actions.iter().any(|action| action.contains("aws_autoscaling_policy.") || action.contains(":scalingPolicy:"))
-    }
 }
 
-fn decode<T: DeserializeOwned>(address: &str, value: &Value) -> Result<T, PlanError> {
-    serde_path_to_error::deserialize(value).map_err(|error| PlanError::Field {
-        address: address.to_owned(),
-        problem: format!("{}: {}; the simulator reads provider 5.100's form", error.path(), error.inner()),
-    })
+/// Returns the alarms that invoke a step policy of the group.
+fn rules(document: &Document, group: &Group, queue: &Queue) -> Result<Vec<ScalingRule>, PlanError> {
+    let mut policies = Vec::new();
+    for resource in document.all("aws_autoscaling_policy") {
+        let values: PolicyValues = decode(&resource.address, &resource.values)?;
+        if values.autoscaling_group_name == group.name {
+            policies.push((resource.address.clone(), values));
+        }
+    }
+    let mut rules = Vec::new();
+    for resource in document.all("aws_cloudwatch_metric_alarm") {
+        let actions = document.actions(resource);
+        let invokes = |(policy, known): &&(String, PolicyValues)| {
+            actions.iter().any(|action| action == policy || known.arn.as_ref() == Some(action))
+        };
+        for (policy, known) in policies.iter().filter(invokes) {
+            let address = &resource.address;
+            let values: AlarmValues = decode(address, &resource.values)?;
+            let alarm = alarm(address, &values, group, queue)?;
+            rules.push(ScalingRule { alarm, policy: step_policy(policy, known)? });
+        }
+    }
+    if rules.is_empty() {
+        return Err(PlanError::Missing(format!(
+            "aws_cloudwatch_metric_alarm that invokes an aws_autoscaling_policy of {:?}",
+            group.name
+        )));
+    }
+    Ok(rules)
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "settings are small and not negative")]
@@ -380,7 +246,10 @@ fn alarm(address: &str, values: &AlarmValues, group: &Group, queue: &Queue) -> R
             let expected =
                 if name.is_of_queue() { ("QueueName", &queue.name) } else { ("AutoScalingGroupName", &group.name) };
             if metric.dimensions.get(expected.0) != Some(expected.1) {
-                return Err(fail(format!("metric_query {:?}: dimension {} must be {:?}", query.id, expected.0, expected.1)));
+                return Err(fail(format!(
+                    "metric_query {:?}: dimension {} must be {:?}",
+                    query.id, expected.0, expected.1
+                )));
             }
             let enabled = group.enabled_metrics.as_ref();
             if !name.is_of_queue() && enabled.is_none_or(|enabled| !enabled.contains(&metric.metric_name)) {
@@ -403,7 +272,8 @@ fn alarm(address: &str, values: &AlarmValues, group: &Group, queue: &Queue) -> R
             }
         }
     }
-    let expression = returned.ok_or_else(|| fail("no metric_query has return_data = true: set it on one".to_owned()))?;
+    let expression =
+        returned.ok_or_else(|| fail("no metric_query has return_data = true: set it on one".to_owned()))?;
     if let Some(unknown) = expression.ids().into_iter().find(|id| !metrics.contains_key(*id)) {
         return Err(fail(format!(
             "the expression refers to {unknown:?}, which is no metric_query with a metric: correct the id, or write the expression out"

@@ -13,7 +13,8 @@ const SIZE: (u32, u32) = (960, 900);
 /// Points of a line: more than the plot has pixels only make the file larger.
 const MAX_POINTS: usize = 480;
 /// Of the qualitative palette of Okabe and Ito, told apart by colour-blind readers as well.
-const COLORS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(90, 90, 90)];
+const COLORS: [RGBColor; 4] =
+    [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(204, 121, 167), RGBColor(90, 90, 90)];
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
@@ -26,7 +27,9 @@ pub fn plot(path: &Path, scenario: &Scenario, runs: &[(Contender, &Outcome)]) ->
     root.fill(&WHITE)?;
     let root = root.titled(scenario.title, ("sans-serif", 22))?;
     let panels = root.split_evenly((3, 1));
-    panel(&panels[0], scenario, runs, ("Jobs waiting and in flight (log)", true), |sample| sample.visible + sample.in_flight)?;
+    panel(&panels[0], scenario, runs, ("Jobs waiting and in flight (log)", true), |sample| {
+        sample.visible + sample.in_flight
+    })?;
     panel(&panels[1], scenario, runs, ("Workers in service", false), |sample| sample.in_service)?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of a day")]
     panel(&panels[2], scenario, runs, ("Age of the oldest job, s (log)", true), |sample| sample.age_seconds as usize)?;

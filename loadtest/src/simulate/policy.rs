@@ -72,7 +72,11 @@ impl StepPolicy {
     fn wanted(&self, breach: f64, capacity: Capacity) -> Option<i64> {
         // Above the threshold the lower bound belongs to the interval, below it the upper one.
         let holds = |step: &&Step| {
-            if breach >= 0.0 { step.lower <= breach && breach < step.upper } else { step.lower < breach && breach <= step.upper }
+            if breach >= 0.0 {
+                step.lower <= breach && breach < step.upper
+            } else {
+                step.lower < breach && breach <= step.upper
+            }
         };
         let adjustment = self.steps.iter().find(holds)?.adjustment;
         Some(match self.adjustment {

@@ -30,13 +30,7 @@ pub fn milliseconds(seconds: f64) -> i64 {
 impl Queue {
     #[must_use]
     pub fn new(max_receives: u32) -> Self {
-        Self {
-            visible: BinaryHeap::new(),
-            leased: BinaryHeap::new(),
-            max_receives,
-            submitted: 0,
-            dead_lettered: 0,
-        }
+        Self { visible: BinaryHeap::new(), leased: BinaryHeap::new(), max_receives, submitted: 0, dead_lettered: 0 }
     }
 
     pub fn submit(&mut self, now: f64, count: u64) {

@@ -1,25 +1,27 @@
 //! The table of a scenario: one column a policy.
 
-use std::fmt::Write as _;
-
 use super::baseline::Contender;
 use super::outcome::{Outcome, Runs, Spread};
 use super::scenario::Scenario;
+
+type Cell = Box<dyn Fn(&Runs) -> String>;
 
 /// Returns the scenario's table, in Markdown that a terminal shows as well.
 #[must_use]
 pub fn table(scenario: &Scenario, results: &[(Contender, Runs)]) -> String {
     let replications = results.first().map_or(0, |(_, runs)| runs.outcomes.len());
-    let count = |of: fn(&Outcome) -> u64| {
-        move |runs: &Runs| of_runs(runs.total(of))
-    };
+    let count = |of: fn(&Outcome) -> u64| move |runs: &Runs| runs.total(of).to_string();
     let spread = |of: fn(&Outcome) -> Option<f64>| move |runs: &Runs| of_spread(runs.spread(of));
-    let rows: Vec<(&str, Box<dyn Fn(&Runs) -> String>)> = vec![
-        ("first worker receives, s", Box::new(spread(|outcome| outcome.first_receive_seconds))),
+    let rows: Vec<(&str, Cell)> = vec![
+        ("first scaled instance in service, s", Box::new(spread(|outcome| outcome.first_in_service_seconds))),
+        ("it receives its first job, s", Box::new(spread(|outcome| outcome.first_receive_seconds))),
         ("backlog drained, s", Box::new(spread(|outcome| outcome.drained_seconds))),
         ("age of the oldest job, p95, s", Box::new(spread(|outcome| Some(outcome.age_seconds(0.95))))),
         ("age of the oldest job, max, s", Box::new(spread(|outcome| Some(outcome.age_seconds(1.0))))),
-        ("jobs waiting at the end", Box::new(spread(|outcome| outcome.samples.last().map(|sample| count_of(sample.visible))))),
+        (
+            "jobs waiting at the end",
+            Box::new(spread(|outcome| outcome.samples.last().map(|sample| count_of(sample.visible)))),
+        ),
         ("workers in service, most", Box::new(spread(|outcome| Some(count_of(outcome.max_fleet()))))),
         ("changes of size", Box::new(spread(|outcome| Some(f64::from(outcome.changes))))),
         ("changes back within 15 min", Box::new(spread(|outcome| Some(f64::from(outcome.flaps))))),
@@ -32,13 +34,15 @@ pub fn table(scenario: &Scenario, results: &[(Contender, Runs)]) -> String {
         ("jobs lost, sum", Box::new(count(|outcome| outcome.lost))),
     ];
     let is_told = |name: &str| match name {
-        "first worker receives, s" => scenario.burst > 0,
+        "first scaled instance in service, s" | "it receives its first job, s" => scenario.burst > 0,
         "backlog drained, s" => scenario.drains_after(0.0).is_some(),
         _ => true,
     };
-    let mut lines = vec![std::iter::once(format!("median, worst of {replications} runs"))
-        .chain(results.iter().map(|(contender, _)| contender.label().to_owned()))
-        .collect::<Vec<_>>()];
+    let mut lines = vec![
+        std::iter::once(format!("median, worst of {replications} runs"))
+            .chain(results.iter().map(|(contender, _)| contender.label().to_owned()))
+            .collect::<Vec<_>>(),
+    ];
     for (name, cell) in rows.iter().filter(|(name, _)| is_told(name)) {
         lines.push(std::iter::once((*name).to_owned()).chain(results.iter().map(|(_, runs)| cell(runs))).collect());
     }
@@ -48,10 +52,6 @@ pub fn table(scenario: &Scenario, results: &[(Contender, Runs)]) -> String {
 #[expect(clippy::cast_precision_loss, reason = "jobs and workers")]
 fn count_of(value: usize) -> f64 {
     value as f64
-}
-
-fn of_runs(total: u64) -> String {
-    total.to_string()
 }
 
 fn of_spread(spread: Spread) -> String {
@@ -73,13 +73,13 @@ pub fn aligned(lines: &[Vec<String>]) -> String {
     for (number, line) in lines.iter().enumerate() {
         for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
             let cell = if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") };
-            let _ = write!(text, "| {cell} ");
+            text.extend(["| ", &cell, " "]);
         }
         text.push_str("|\n");
         if number == 0 {
             for (column, width) in widths.iter().enumerate() {
                 let colon = if column == 0 { "-" } else { ":" };
-                let _ = write!(text, "|{}{colon}", "-".repeat(width + 1));
+                text.extend(["|", &"-".repeat(width + 1), colon]);
             }
             text.push_str("|\n");
         }

@@ -36,10 +36,11 @@ pub struct Scenario {
 /// What breaks the command when the policy of the plan does not keep it.
 #[derive(Debug, Clone, Copy)]
 pub struct Promises {
-    pub first_receive_seconds: Option<f64>,
+    pub first_in_service_seconds: Option<f64>,
     /// Age of the oldest job, of every sample.
     pub max_age_seconds: Option<f64>,
     pub must_drain: bool,
+    /// Changes of size back within 15 minutes, in one run.
     pub flaps: u32,
     pub ends_at_minimum: bool,
 }
@@ -60,7 +61,7 @@ pub const BURST: Scenario = Scenario {
     seconds: 3600.0,
     replications: 100,
     promises: Promises {
-        first_receive_seconds: Some(FIVE_MINUTES),
+        first_in_service_seconds: Some(FIVE_MINUTES),
         max_age_seconds: None,
         must_drain: true,
         flaps: 0,
@@ -80,10 +81,11 @@ pub const DAY_CURVE: Scenario = Scenario {
     seconds: DAY,
     replications: 3,
     promises: Promises {
-        first_receive_seconds: None,
+        first_in_service_seconds: None,
         max_age_seconds: Some(FIVE_MINUTES),
         must_drain: false,
-        flaps: 0,
+        // Arrivals are random: an hour's noise may ask for a worker that left a moment ago.
+        flaps: 4,
         ends_at_minimum: false,
     },
 };
@@ -100,7 +102,7 @@ pub const THROTTLED: Scenario = Scenario {
     seconds: 10_800.0,
     replications: 20,
     promises: Promises {
-        first_receive_seconds: None,
+        first_in_service_seconds: None,
         max_age_seconds: None,
         must_drain: true,
         flaps: 0,
@@ -151,9 +153,12 @@ impl Scenario {
         };
         let count = |breaks: &dyn Fn(&Outcome) -> bool| runs.outcomes.iter().filter(|o| breaks(o)).count();
         let of = runs.outcomes.len();
-        if let Some(limit) = self.promises.first_receive_seconds {
-            let late = count(&|outcome| outcome.first_receive_seconds.is_none_or(|seconds| seconds >= limit));
-            must(late == 0, format!("the first worker receives after {limit:.0} s or never in {late} of {of} runs"));
+        if let Some(limit) = self.promises.first_in_service_seconds {
+            let late = count(&|outcome| outcome.first_in_service_seconds.is_none_or(|seconds| seconds >= limit));
+            must(
+                late == 0,
+                format!("the first scaled instance is in service after {limit:.0} s or never in {late} of {of} runs"),
+            );
         }
         if let Some(limit) = self.promises.max_age_seconds {
             let old = count(&|outcome| outcome.age_seconds(1.0) >= limit);

@@ -1,4 +1,4 @@
-//! `World`: queue, fleet, model and CloudWatch, advanced together in steps of half a second.
+//! `World`: queue, fleet, model and `CloudWatch`, advanced together in steps of half a second.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -102,16 +102,23 @@ impl<'a> World<'a> {
             self.measure();
             self.evaluate();
             self.outcome.busy_chosen += self.fleet.reconcile(self.plan, self.now);
-            let ready = self.fleet.instances.iter().any(|instance| instance.ready_at <= self.now);
-            if ready && self.outcome.first_receive_seconds.is_none() && self.now >= self.burst_at {
-                self.outcome.first_receive_seconds = Some(self.now - self.burst_at);
-            }
+            self.note_first();
             if self.now >= next_sample {
                 next_sample += SAMPLE_SECONDS;
                 self.sample();
             }
         }
         self.finish()
+    }
+
+    /// Notes when the first instance that was launched since the burst is there.
+    fn note_first(&mut self) {
+        let launched = || self.fleet.instances.iter().filter(|instance| instance.launched_at >= self.burst_at);
+        let since = |at: f64| (at <= self.now).then_some(at - self.burst_at);
+        let earliest = |at: fn(&Instance) -> f64| launched().map(at).min_by(f64::total_cmp).and_then(since);
+        let (in_service, ready) = (earliest(|instance| instance.in_service_at), earliest(|instance| instance.ready_at));
+        self.outcome.first_in_service_seconds = self.outcome.first_in_service_seconds.or(in_service);
+        self.outcome.first_receive_seconds = self.outcome.first_receive_seconds.or(ready);
     }
 
     fn finish(mut self) -> Outcome {
@@ -142,7 +149,8 @@ impl<'a> World<'a> {
     /// Lets the model answer, pictures be rendered, and waiting calls begin within the quota.
     fn work(&mut self) {
         let quota = self.plan.limits.model_requests_per_minute / 60.0 * self.scenario.quota_share(self.now);
-        self.tokens = (self.tokens + quota * assumed::TICK_SECONDS).min((quota * assumed::QUOTA_BURST_SECONDS).max(1.0));
+        self.tokens =
+            (self.tokens + quota * assumed::TICK_SECONDS).min((quota * assumed::QUOTA_BURST_SECONDS).max(1.0));
         // Another worker begins each time, so that none has precedence.
         let first = self.first_instance();
         for offset in 0..self.fleet.instances.len() {
@@ -220,9 +228,9 @@ impl<'a> World<'a> {
             let is_drained = ending.noticed_at <= now && instance.held.is_empty();
             let is_killed = ending.killed_at <= now;
             let cut_off = if is_killed { std::mem::take(&mut instance.held) } else { Vec::new() };
-            let unfinished = u64::try_from(given_back.len() + cut_off.len()).unwrap_or(0);
+            let is_cut_short = given_back.iter().chain(&cut_off).any(|held| held.stage != Stage::Waiting);
             if ending.cause == Cause::ScaleIn {
-                self.outcome.busy_ended += u64::from(unfinished > 0 && !ending.has_failed);
+                self.outcome.busy_ended += u64::from(is_cut_short && !ending.has_failed);
             }
             self.outcome.given_back += u64::try_from(given_back.len()).unwrap_or(0);
             self.outcome.cut_off += u64::try_from(cut_off.len()).unwrap_or(0);
@@ -233,7 +241,7 @@ impl<'a> World<'a> {
                 self.queue.abandon(held.job, now + lease);
             }
             if let Some(ending) = &mut instance.ending {
-                ending.has_failed |= unfinished > 0;
+                ending.has_failed |= is_cut_short;
             }
             if is_drained || is_killed {
                 let ended = self.fleet.instances.remove(index);
@@ -254,7 +262,11 @@ impl<'a> World<'a> {
     }
 
     /// Publishes the metrics that are due, each to be read later.
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "counts far below 2^52, and minutes")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "counts far below 2^52, and minutes"
+    )]
     fn measure(&mut self) {
         let minute = (self.now / 60.0).floor() as i64;
         if self.now >= self.queue_sample_at {
