@@ -84,8 +84,8 @@ pub const DAY_CURVE: Scenario = Scenario {
         first_in_service_seconds: None,
         max_age_seconds: Some(FIVE_MINUTES),
         must_drain: false,
-        // Arrivals are random: an hour's noise may ask for a worker that left a moment ago.
-        flaps: 4,
+        // Arrivals are random: noise may ask for a worker that left a moment ago, once in four hours.
+        flaps: 6,
         ends_at_minimum: false,
     },
 };

@@ -1,4 +1,5 @@
 //! `simulate` on the committed plans, and on plans with one mistake each.
+#![allow(clippy::unwrap_used)]
 
 mod bites;
 mod plans;
