@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CRATES: [&str; 5] = ["job", "service", "api", "worker", "devstack"];
+const CRATES: [&str; 6] = ["job", "service", "api", "worker", "devstack", "loadtest"];
 
 /// Files that may name the AWS SDK's service crates, of the crates that are held to it.
 const MAY_NAME_SDK: [&str; 8] = [
