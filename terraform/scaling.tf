@@ -1,13 +1,14 @@
 # How many workers there are: step scaling on queue depth, from zero and back to zero.
 #
-# needed = CEIL((visible + inflight) / worker_backlog_per_instance)
+# needed = CEIL((visible + inflight) / worker_backlog_per_instance), to grow
+# kept   = CEIL((visible + inflight + 1) / (0.75 * worker_slots)), to shrink
 #
 # Every policy sets an exact capacity, so an alarm that repeats its action while the metrics lag changes nothing. An alarm
 # that is about to end cannot undo a start either: while new workers warm up, the group ignores steps downwards.
 #
-# Out, in the worst case: 120 s until SQS has published the depth, 60 s for one datapoint of one, 15 s until the alarm is
-# evaluated, 75 s from launch to the first receive = 270 s, below 5 minutes. Target tracking would wait for three
-# datapoints of three, 120 s more. CPU is no measure: a worker waits for the model.
+# Out: 120 s until SQS has published the depth, 60 s for one datapoint of one, 15 s until the alarm is evaluated, 75 s from
+# launch to the first receive = 270 s, below 5 minutes; simulated over 100 bursts in docs/scaling.md. Target tracking would
+# wait for three datapoints of three, 120 s more. CPU is no measure: a worker waits for the model.
 #
 # In: only after worker_scale_in_minutes datapoints in a row, and what is chosen drains first (worker.tf, the hook).
 # Deliveries in flight are counted, and so a worker that is busy is needed and the last one stays while anything is held.
@@ -39,6 +40,11 @@ locals {
   # the newest minute often lacks one of the metrics, and a 0 in its place would decide.
   scaling_needed = "CEIL((visible + inflight) / ${var.worker_backlog_per_instance})"
   scaling_fleet  = "FILL(desired, REPEAT)"
+
+  # What has to stay is counted in slots, three quarters of them busy, and never less than one. By the divisor of the way out
+  # a fleet that has caught up would be cut below what arrives, for a busy worker holds fewer jobs than
+  # worker_backlog_per_instance, and its backlog would start it again: docs/scaling.md.
+  scaling_kept = "CEIL((visible + inflight + 1) / ${var.worker_slots * 0.75})"
 }
 
 resource "aws_cloudwatch_metric_alarm" "workers_needed" {
@@ -121,7 +127,7 @@ resource "aws_cloudwatch_metric_alarm" "workers_surplus" {
   metric_query {
     id          = "surplus"
     label       = "workers needed, 1000 while none is to spare"
-    expression  = "IF(${local.scaling_needed} < ${local.scaling_fleet}, ${local.scaling_needed}, 1000)"
+    expression  = "IF(${local.scaling_kept} < ${local.scaling_fleet}, ${local.scaling_kept}, 1000)"
     return_data = true
   }
 }
@@ -149,8 +155,9 @@ resource "aws_cloudwatch_metric_alarm" "queue_idle" {
   alarm_description   = "Nothing was waiting or in flight, for minutes: sets the size to worker_min_size. In alarm while idle."
   comparison_operator = "LessThanThreshold"
   threshold           = 1
-  evaluation_periods  = var.worker_scale_in_minutes
-  datapoints_to_alarm = var.worker_scale_in_minutes
+  # Later than workers_surplus, which leaves one: acting in the same minute, the one would start what the other stops.
+  evaluation_periods  = var.worker_scale_in_minutes + 5
+  datapoints_to_alarm = var.worker_scale_in_minutes + 5
   treat_missing_data  = "notBreaching"
   alarm_actions       = [aws_autoscaling_policy.workers_idle.arn]
 

@@ -1,5 +1,6 @@
 //! `cargo dev test`: every check of the repository, in the order of what fails fastest.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -16,6 +17,9 @@ const DENY: &str = "0.20.2";
 const ADVISORIES_TIMEOUT: Duration = Duration::from_secs(120);
 /// Crates of the AWS SDK's legacy HTTP stack, as `cargo tree` prints them (docs/adr/0004).
 const LEGACY: [&str; 4] = ["hyper v0.", "h2 v0.3", "rustls v0.21", "ring v0."];
+
+/// What the simulation of the scaling reads.
+const COMMITTED_PLAN: &str = "loadtest/plans/production.json";
 
 /// What to run.
 #[derive(Debug, Args)]
@@ -37,6 +41,10 @@ pub enum CheckError {
     Start { command: String, source: std::io::Error },
     #[error("the legacy HTTP stack is back: {0}; `cargo tree --invert` tells who brings it (docs/adr/0004)")]
     Legacy(String),
+    #[error(
+        "{COMMITTED_PLAN} is not what terraform/ plans: make it again (docs/scaling.md, Plans) and run the simulation"
+    )]
+    OldPlan,
     #[error("not everything was checked ({0}), and a skipped check fails in hosted CI")]
     Skipped(String),
 }
@@ -68,7 +76,7 @@ pub async fn run(workspace: &Path, tools: &Path, args: &TestArgs) -> Result<(), 
         if !dependencies(workspace, tools).await? {
             skipped.push("advisories: their database cannot be reached from here");
         }
-        if !deployment(workspace).await? {
+        if !deployment(workspace, tools).await? {
             skipped.push("Terraform: install Terraform 1.11 or later");
         }
     }
@@ -81,15 +89,35 @@ pub async fn run(workspace: &Path, tools: &Path, args: &TestArgs) -> Result<(), 
 }
 
 /// The Terraform configuration, by itself and applied to emulators. Returns whether there is a Terraform to check it.
-async fn deployment(workspace: &Path) -> Result<bool, CheckError> {
+async fn deployment(workspace: &Path, tools: &Path) -> Result<bool, CheckError> {
     if !terraform::is_possible().await {
         return Ok(false);
     }
     let check = workspace.join("terraform/tests/check");
     step(workspace, &check.to_string_lossy(), vec![], &[]).await?;
+    simulated_plan(workspace, tools).await?;
     let dev = "run --release --locked --package devstack --bin dev -- terraform --no-build";
     step(workspace, env!("CARGO"), dev.split(' ').map(str::to_owned).collect(), &[]).await?;
     Ok(true)
+}
+
+/// The simulation of the scaling is worth as much as its plan is that of the configuration.
+async fn simulated_plan(workspace: &Path, tools: &Path) -> Result<(), CheckError> {
+    let (made, reduced) = (tools.join("plan.json"), tools.join("plan-reduced.json"));
+    let (made_by, script) = ("loadtest/plans/plan", workspace.join("loadtest/plans/plan"));
+    println!("\n==> {made_by}");
+    let start = |source| CheckError::Start { command: made_by.to_owned(), source };
+    std::fs::create_dir_all(tools).map_err(start)?;
+    let output = File::create(&made).map_err(start)?;
+    let planned = Command::new(script).stdout(output).kill_on_drop(true).status().await.map_err(start)?;
+    if !planned.success() {
+        return Err(CheckError::Failed(made_by.to_owned()));
+    }
+    let [made, to] = [&made, &reduced].map(|path| path.to_string_lossy().into_owned());
+    let simulate = "run --release --locked --package loadtest -- simulate --plan".split(' ').map(str::to_owned);
+    step(workspace, env!("CARGO"), simulate.chain([made, "--write-plan".to_owned(), to]).collect(), &[]).await?;
+    let committed = std::fs::read(workspace.join(COMMITTED_PLAN)).map_err(start)?;
+    if std::fs::read(&reduced).map_err(start)? == committed { Ok(()) } else { Err(CheckError::OldPlan) }
 }
 
 async fn step(workspace: &Path, program: &str, args: Vec<String>, env: &[(&str, &str)]) -> Result<(), CheckError> {

@@ -18,7 +18,7 @@ const MAY_NAME_SDK: [&str; 8] = [
 ];
 
 const MAX_LINES_OF_SOURCE: usize = 450;
-const MAX_LINES_OF_ARCHITECTURE: usize = 150;
+const MAX_LINES_OF_ARCHITECTURE: usize = 80;
 
 /// Words that say nothing about what a type does.
 const EMPTY_SUFFIXES: [&str; 8] = ["Manager", "Processor", "Helper", "Helpers", "Util", "Utils", "Impl", "Wrapper"];
@@ -117,8 +117,12 @@ fn the_code_map_is_what_the_modules_say_of_themselves() {
 
 #[test]
 fn the_architecture_is_short() {
-    let lines = read("ARCHITECTURE.md").lines().count();
-    assert!(lines <= MAX_LINES_OF_ARCHITECTURE, "ARCHITECTURE.md has {lines} lines");
+    // Without the code map, which grows with the modules.
+    let text = read("ARCHITECTURE.md");
+    let (before, map) = text.split_once("## Code map").unwrap();
+    let (_, after) = map.split_once("\n## ").unwrap();
+    let lines = before.lines().count() + after.lines().count();
+    assert!(lines <= MAX_LINES_OF_ARCHITECTURE, "ARCHITECTURE.md has {lines} lines besides the code map");
 }
 
 #[test]

@@ -12,14 +12,14 @@ fn assert_broken(plan: &Changed, scenario: &Scenario, runs: u64, expected: &str)
 
 #[test]
 fn three_datapoints_of_three_are_later_than_five_minutes() {
-    let mut plan = Changed::proposed(PlanKind::Production);
+    let mut plan = Changed::committed(PlanKind::Production);
     plan.periods(NEEDED, 3);
     assert_broken(&plan, &BURST, 20, "in service after 300 s or never");
 }
 
 #[test]
 fn a_division_by_the_fleet_never_leaves_zero() {
-    let mut plan = Changed::proposed(PlanKind::Production);
+    let mut plan = Changed::committed(PlanKind::Production);
     plan.expression(
         NEEDED,
         "IF((visible + inflight) / FILL(desired, REPEAT) > 20, CEIL((visible + inflight) / 20), 0)",
@@ -30,7 +30,7 @@ fn a_division_by_the_fleet_never_leaves_zero() {
 
 #[test]
 fn alarms_that_do_not_count_what_is_in_flight_stop_busy_workers_and_start_them_again() {
-    let mut plan = Changed::proposed(PlanKind::Production);
+    let mut plan = Changed::committed(PlanKind::Production);
     plan.expression(NEEDED, "IF(CEIL(visible / 20) > FILL(desired, REPEAT), CEIL(visible / 20), 0)");
     plan.expression(SURPLUS, "IF(CEIL(visible / 20) < FILL(desired, REPEAT), CEIL(visible / 20), 1000)");
     plan.expression(IDLE, "visible");
@@ -55,14 +55,14 @@ fn by_the_divisor_of_the_way_out(plan: &mut Changed) {
 
 #[test]
 fn scaling_in_by_the_divisor_of_the_way_out_flaps() {
-    let mut plan = Changed::proposed(PlanKind::Production);
+    let mut plan = Changed::committed(PlanKind::Production);
     by_the_divisor_of_the_way_out(&mut plan);
     assert_broken(&plan, &THROTTLED, 1, "the size changes back within 15 minutes");
 }
 
 #[test]
 fn surplus_that_leaves_one_and_idle_that_leaves_none_must_not_act_in_the_same_minute() {
-    let mut plan = Changed::proposed(PlanKind::Production);
+    let mut plan = Changed::committed(PlanKind::Production);
     by_the_divisor_of_the_way_out(&mut plan);
     plan.periods(IDLE, 10);
     assert_broken(&plan, &BURST, 10, "the size changes back within 15 minutes");

@@ -25,16 +25,6 @@ impl Changed {
         Self(serde_json::from_str(&std::fs::read_to_string(committed(kind)).unwrap()).unwrap())
     }
 
-    /// The plan with what docs/scaling.md proposes: in by busy slots, idle later than surplus.
-    pub(crate) fn proposed(kind: PlanKind) -> Self {
-        let mut plan = Self::committed(kind);
-        let slots = plan.variable("worker_slots");
-        let kept = format!("CEIL((visible + inflight + 1) / {})", slots * 0.75);
-        plan.expression(SURPLUS, &format!("IF({kept} < FILL(desired, REPEAT), {kept}, 1000)"));
-        plan.periods(IDLE, 15);
-        plan
-    }
-
     pub(crate) fn variable(&self, name: &str) -> f64 {
         let value = &self.0["variables"][name]["value"];
         value.as_f64().unwrap_or_else(|| value.as_str().unwrap().parse().unwrap())
