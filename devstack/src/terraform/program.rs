@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde_json::Value;
 use thiserror::Error;
 use tokio::process::Command;
@@ -88,8 +90,10 @@ impl Terraform {
         let log = self.folder.join(format!("{step}.log"));
         let output = File::create(&log).map_err(|source| TerraformError::Folder { path: log.clone(), source })?;
         let errors = output.try_clone().map_err(|source| TerraformError::Folder { path: log.clone(), source })?;
-        let running = self.command(args).stdout(output).stderr(errors).status();
-        let status = super::progress(&format!("terraform {step}"), running).await.map_err(missing)?;
+        let mut child = self.command(args).stdout(output).stderr(errors).process_group(0).spawn().map_err(missing)?;
+        let mut group = Group(child.id());
+        let status = super::progress(&format!("terraform {step}"), child.wait()).await.map_err(missing)?;
+        group.0 = None;
         if !status.success() {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             return Err(TerraformError::Failed { step: step.to_owned(), said: errors_in(&text), log });
@@ -121,6 +125,18 @@ impl Terraform {
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command
+    }
+}
+
+/// Kills a process group when it is dropped: a killed Terraform alone would leave its plugins behind.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let Some(group) = self.0.and_then(|pid| i32::try_from(pid).ok()) else { return };
+        if let Err(error) = killpg(Pid::from_raw(group), Signal::SIGKILL) {
+            tracing::debug!(%error, "terraform was gone already");
+        }
     }
 }
 
