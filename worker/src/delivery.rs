@@ -165,6 +165,7 @@ fn outcome_label(outcome: &Outcome) -> &'static str {
         Outcome::Rejected(_) => "failed",
         Outcome::Expired => "expired",
         Outcome::HeldElsewhere { .. } => "duplicate",
+        Outcome::KeyConflict => "key_conflict",
         Outcome::GivenBack => "released",
     }
 }

@@ -86,13 +86,14 @@ pub const BUCKETS: [(&str, &[f64]); 4] = [
 ];
 
 /// How the processing of one delivery ended.
-pub const OUTCOMES: [&str; 13] = [
+pub const OUTCOMES: [&str; 14] = [
     "published",
     "already_final",
     "failed",
     "blocked",
     "expired",
     "duplicate",
+    "key_conflict",
     "retried",
     "exhausted",
     "poison",

@@ -120,6 +120,7 @@ impl Pipeline {
             }
             Ok(Claimed::AlreadyFinal(status)) => Outcome::AlreadyFinal(status),
             Ok(Claimed::Elsewhere { for_at_most }) => Outcome::HeldElsewhere { for_at_most },
+            Ok(Claimed::OtherSpec) => Outcome::KeyConflict,
             // The store may be what is down; then the claim runs out by itself.
             Err(_) => Outcome::GivenBack,
         }
@@ -132,6 +133,7 @@ impl Pipeline {
             Ok(Claimed::Elsewhere { for_at_most }) => {
                 return Attempt::Ended(Ok(Outcome::HeldElsewhere { for_at_most }));
             }
+            Ok(Claimed::OtherSpec) => return Attempt::Ended(Ok(Outcome::KeyConflict)),
             Err(error) if pass.blames_environment(&error, &job.id) => return Attempt::Hold(error),
             Err(error) => return Attempt::Ended(Err(error)),
         };

@@ -23,6 +23,47 @@ async fn the_same_job_twice_in_the_queue_is_paid_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_key_with_two_prompts_is_the_job_that_was_claimed_first() {
+    // The second arrives while the first is worked on, and again when it has ended.
+    for latency in [5, 0] {
+        let world = World::new();
+        world.model.take(Duration::from_secs(latency));
+        let first = world.submit("a red fox");
+        let mut second = world.job("a blue hen");
+        second.id = first.id;
+        let worker = world.start_with(&["--worker-slots", "4", "--cpu-threads", "1"]);
+        world.record_when(&first, |record| latency > 0 || record.status == Status::Succeeded).await;
+        world.queue.send(second.encode());
+        let record = world.status(&first, Status::Succeeded).await;
+        world.settled().await;
+        assert_eq!(world.store.record(&first.id), Some(record.clone()));
+        assert_eq!(record.spec_fingerprint, Some(first.spec.fingerprint()));
+        assert_eq!((world.model.paid("a red fox"), world.model.paid("a blue hen")), (1, 0));
+        assert_eq!(world.queue.dead(), [""; 0]);
+        worker.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_key_with_two_prompts_is_told_apart_after_the_first_one_has_failed() {
+    let world = World::new();
+    let first = world.job("a red fox");
+    // Exhausted, or given up by a worker: a record that may be claimed again, but only for its own spec.
+    let mut record = Record::begin(&first, world.now());
+    record.finish(Status::Failed, world.now());
+    record.error = Some(Failure::new(FailureCode::AttemptsExhausted, "earlier"));
+    world.store.put_record(record.clone());
+    let mut second = world.job("a blue hen");
+    second.id = first.id;
+    world.queue.send(second.encode());
+    let worker = world.start();
+    world.settled().await;
+    assert_eq!(world.store.record(&first.id), Some(record));
+    assert_eq!(world.model.calls(), 0);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_repeat_that_is_redelivered_does_not_take_a_live_claim_over() {
     let world = World::new();
     world.model.take(Duration::from_secs(90));
