@@ -5,6 +5,7 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use aws_config::imds;
 use aws_sdk_autoscaling::Client;
+use aws_sdk_autoscaling::error::ProvideErrorMetadata;
 use tokio_util::sync::CancellationToken;
 
 /// SIGTERM is not sent while a termination hook waits, so the metadata is polled this often.
@@ -109,7 +110,7 @@ impl TerminationHook {
             .lifecycle_action_result("CONTINUE")
             .send()
             .await
-            .map_err(|error| aws_sdk_autoscaling::error::DisplayErrorContext(error).to_string())?;
+            .map_err(|error| service::detail::answer(error.code(), error.message(), &error))?;
         tracing::info!(group = %self.group, hook = %self.hook, "termination hook completed");
         Ok(())
     }

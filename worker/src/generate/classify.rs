@@ -8,12 +8,10 @@ use aws_sdk_bedrockruntime::config::http::HttpResponse;
 use aws_sdk_bedrockruntime::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
 use aws_sdk_bedrockruntime::operation::invoke_model::InvokeModelError;
 use aws_smithy_runtime_api::box_error::BoxError;
+use service::detail::{all_causes, bounded, causes};
 
 use super::GenerateRequest;
 use crate::error::{JobError, Kind};
-
-/// Longest detail in characters: it goes into logs and records.
-const MAX_DETAIL_CHARS: usize = 500;
 
 /// Server's hint of when to come back, in milliseconds. `Retry-After` is not used by AWS.
 const RETRY_AFTER: &str = "x-amz-retry-after";
@@ -33,10 +31,10 @@ pub(super) fn invoke_error(error: &SdkError<InvokeModelError, HttpResponse>, req
                 format!("{} (status {status}): {message}", code.unwrap_or("no code")),
             )
         }
-        SdkError::ResponseError(_) => (Kind::ModelAnswerMalformed, causes(error)),
-        SdkError::TimeoutError(_) => (Kind::ModelTimedOut, causes(error)),
+        SdkError::ResponseError(_) => (Kind::ModelAnswerMalformed, all_causes(error)),
+        SdkError::TimeoutError(_) => (Kind::ModelTimedOut, all_causes(error)),
         _ => {
-            let detail = causes(error);
+            let detail = all_causes(error);
             (kind_of_no_answer(error, &detail), detail)
         }
     };
@@ -46,8 +44,7 @@ pub(super) fn invoke_error(error: &SdkError<InvokeModelError, HttpResponse>, req
 
 /// Tells what went wrong with an answer that began with success and then could not be received.
 pub(super) fn receive_error(error: BoxError) -> JobError {
-    let detail = chain(error.as_ref()).map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    JobError::new(Kind::ModelAnswerMalformed, bounded(detail))
+    JobError::new(Kind::ModelAnswerMalformed, causes(error.as_ref()))
 }
 
 /// An error without a code keeps its message in its source, not in its own metadata.
@@ -150,11 +147,6 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-fn causes(error: &SdkError<InvokeModelError, HttpResponse>) -> String {
-    // Display only: the debug form of an error carries headers and whole answers.
-    chain(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 fn has(text: &str, lowercase: &str) -> bool {
     text.to_lowercase().contains(lowercase)
 }
@@ -175,13 +167,6 @@ fn without_prompt(detail: String, request: &GenerateRequest) -> String {
         // A text of a few characters is part of any message by chance, and gives nothing away.
         .filter(|text| text.chars().count() >= MIN_QUOTE_CHARS)
         .fold(detail, |detail, text| if detail.contains(text) { detail.replace(text, "[prompt]") } else { detail })
-}
-
-fn bounded(mut detail: String) -> String {
-    if let Some((end, _)) = detail.char_indices().nth(MAX_DETAIL_CHARS) {
-        detail.truncate(end);
-    }
-    detail
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use job::Place;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -121,8 +122,7 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 pub(super) fn parse_answer(body: &[u8], requested_seed: u32) -> Result<SourceImage, JobError> {
     // Only line, column and serde's category: its message may quote the body.
     let answer: Answer<'_> = serde_json::from_slice(body).map_err(|error| {
-        let (category, line, column) = (error.classify(), error.line(), error.column());
-        malformed(format!("answer of {} bytes is not as documented: {category:?} at {line}:{column}", body.len()))
+        malformed(format!("answer of {} bytes is not as documented: {}", body.len(), Place::from(error)))
     })?;
     if let Some(reason) = first(&answer.finish_reasons) {
         return Err(finish_error(&reason.0));
