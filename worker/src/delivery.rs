@@ -18,7 +18,7 @@ use crate::lease::Lease;
 use crate::metrics;
 use crate::pipeline::Pipeline;
 use crate::queue::{Delivery, JobQueue};
-use crate::slots::Slot;
+use crate::slots::InFlight;
 
 /// Handles deliveries. One per process.
 pub struct DeliveryHandler {
@@ -44,7 +44,7 @@ enum Ended {
 
 impl DeliveryHandler {
     /// Handles one delivery under a lease, and settles it exactly once, here.
-    pub async fn handle(&self, delivery: Delivery, slot: Slot) {
+    pub async fn handle(&self, delivery: Delivery, in_flight: InFlight) {
         let mut end = JobEnd::begin();
         let lease = Lease::hold(&self.tasks, Arc::clone(&self.queue), delivery.receipt.clone(), self.lease);
         let is_last = delivery.receive_count >= self.max_receive_count;
@@ -66,7 +66,7 @@ impl DeliveryHandler {
         }
         .instrument(span)
         .await;
-        drop(slot);
+        drop(in_flight);
     }
 
     async fn process(&self, job: &Job, delivery: &Delivery, is_last: bool, lease: &Lease) -> Ended {
