@@ -65,7 +65,7 @@ impl FromRequestParts<Arc<Api>> for CallersJob {
         if !api.job_id_keys.verify(&id, &tenant) {
             return Err(Problem::job_not_found());
         }
-        context.job_id.get_or_init(|| id);
+        context.is_about(id);
         Ok(Self { id, tenant })
     }
 }

@@ -109,7 +109,8 @@ fn undecodable(error: &DecodeError) -> JobError {
 }
 
 fn span_of(job: &Job, delivery: &Delivery) -> Span {
-    tracing::info_span!(
+    // At the level that no filter leaves out: under `warn`, an info span would take the id off every line of the job.
+    tracing::error_span!(
         "job",
         job.id = %job.id,
         tenant = %job.tenant,
@@ -186,5 +187,36 @@ impl JobEnd {
 impl Drop for JobEnd {
     fn drop(&mut self) {
         metrics::job_ended(self.outcome, self.started.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use job::{IdKeys, JobSpec, TenantId, TraceContext};
+
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_job_has_its_id_even_where_only_warnings_are_logged() {
+        let keys: IdKeys = "test-secret-test-secret-test-secret".parse().unwrap();
+        let tenant: TenantId = "north".parse().unwrap();
+        let job = Job {
+            id: keys.issue(&tenant),
+            tenant,
+            spec: JobSpec::new("a red fox".into(), None, None).unwrap(),
+            submitted_at: Timestamp::UNIX_EPOCH,
+            deadline_at: None,
+            trace: TraceContext::generate(),
+        };
+        let delivery = Delivery {
+            body: String::new(),
+            receipt: String::new(),
+            message_id: String::new(),
+            receive_count: 1,
+            sent_at: None,
+        };
+        let warnings = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).finish();
+        tracing::subscriber::with_default(warnings, || assert!(!span_of(&job, &delivery).is_disabled()));
     }
 }
