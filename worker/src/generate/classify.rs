@@ -39,7 +39,7 @@ pub(super) fn invoke_error(error: &SdkError<InvokeModelError, HttpResponse>, req
         }
     };
     let retry_after = response.and_then(retry_after);
-    JobError::new(kind, bounded(without_prompt(detail, request))).with_retry_after(retry_after)
+    JobError::new(kind, harmless(detail, request)).with_retry_after(retry_after)
 }
 
 /// Tells what went wrong with an answer that began with success and then could not be received.
@@ -159,6 +159,11 @@ fn retry_after(response: &HttpResponse) -> Option<Duration> {
 /// Shorter texts are not looked for in messages.
 const MIN_QUOTE_CHARS: usize = 8;
 
+/// Makes a text of the service's fit for logs, records and clients: without the prompt it may quote, and bounded.
+pub(super) fn harmless(text: String, request: &GenerateRequest) -> String {
+    bounded(without_prompt(text, request))
+}
+
 fn without_prompt(detail: String, request: &GenerateRequest) -> String {
     let texts = [Some(request.prompt.as_str()), request.negative_prompt.as_deref()];
     texts
@@ -166,7 +171,26 @@ fn without_prompt(detail: String, request: &GenerateRequest) -> String {
         .flatten()
         // A text of a few characters is part of any message by chance, and gives nothing away.
         .filter(|text| text.chars().count() >= MIN_QUOTE_CHARS)
-        .fold(detail, |detail, text| if detail.contains(text) { detail.replace(text, "[prompt]") } else { detail })
+        .flat_map(|text| [text.to_owned(), json_escaped(text), ascii_escaped(text)])
+        .fold(detail, |detail, text| if detail.contains(&text) { detail.replace(&text, "[prompt]") } else { detail })
+}
+
+/// The text as it stands in the request's body: a service that quotes what it could not read quotes this.
+fn json_escaped(text: &str) -> String {
+    let quoted = serde_json::to_string(text).expect("a text always serialises");
+    quoted.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned()
+}
+
+/// The same where everything but ASCII is escaped as well, as Python does by default.
+fn ascii_escaped(text: &str) -> String {
+    let mut units = [0; 2];
+    json_escaped(text).chars().fold(String::new(), |mut escaped, c| {
+        match c {
+            c if c.is_ascii() => escaped.push(c),
+            c => escaped.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}"))),
+        }
+        escaped
+    })
 }
 
 #[cfg(test)]
