@@ -20,6 +20,9 @@ use crate::pipeline::Pipeline;
 use crate::queue::{Delivery, JobQueue};
 use crate::slots::InFlight;
 
+/// Time to write that a job has failed when the grace is over: what is left of `GIVE_BACK_TIME` is for settling.
+const LAST_WORD_TIME: Duration = Duration::from_secs(3);
+
 /// Handles deliveries. One per process.
 pub struct DeliveryHandler {
     pub queue: Arc<dyn JobQueue>,
@@ -83,7 +86,22 @@ impl DeliveryHandler {
                 Err(JobError::new(Kind::CpuTaskPanicked, "processing panicked, see the log of the panic"))
             })),
             () = lease.lost() => Ended::LeaseLost,
-            () = self.aborting.cancelled() => Ended::GivenBack,
+            () = self.aborting.cancelled() => self.abort(job, &claimant, is_last).await,
+        }
+    }
+
+    /// Gives the delivery back. On the last hand-over the queue moves it to the dead-letter queue next, so the record
+    /// has to say that it failed; before, whoever gets it next takes the claim over.
+    async fn abort(&self, job: &Job, claimant: &Claimant, is_last: bool) -> Ended {
+        if !is_last {
+            return Ended::GivenBack;
+        }
+        match tokio::time::timeout(LAST_WORD_TIME, self.pipeline.give_back(job, claimant, is_last)).await {
+            Ok(outcome) => Ended::Processed(Ok(outcome)),
+            Err(_) => {
+                tracing::warn!("the last hand-over ends without a word in the record: the store does not answer");
+                Ended::GivenBack
+            }
         }
     }
 

@@ -112,7 +112,9 @@ impl Pipeline {
     }
 
     /// Makes the record of a job that was held say where it goes: back into the queue, or to the dead-letter queue.
-    async fn give_back(&self, job: &Job, claimant: &Claimant, is_last: bool) -> Outcome {
+    ///
+    /// Safe after a [`process`](Self::process) that was dropped: what that had written last is found.
+    pub async fn give_back(&self, job: &Job, claimant: &Claimant, is_last: bool) -> Outcome {
         match claim(self.store.as_ref(), job, claimant, &*self.clock).await {
             Ok(Claimed::Held(held)) => {
                 let ended = self.conclude(job, held, Err(Stop::GivenBack), is_last).await;
