@@ -67,14 +67,17 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         cpu_threads = settings.threads(), model = %settings.bedrock_model_id, "worker started");
 
     let metadata = settings.lifecycle.ec2_lifecycle.then(InstanceMetadata::default);
-    if let Some(metadata) = &metadata {
-        metadata.in_service(&stopping).await;
-    }
+    let ended_early = match &metadata {
+        Some(metadata) => metadata.in_service(&stopping).await,
+        None => false,
+    };
     readiness.clear("starting");
-    let drained = tokio::join!(worker.run(), watch(metadata.as_ref(), &stopping)).0;
+    let (drained, instance_ends) = tokio::join!(worker.run(), watch(metadata.as_ref(), &stopping));
     tracing::info!(?drained, "worker stopped");
 
-    if let (Some(metadata), Some(hook)) = (&metadata, hook(&settings))
+    // After any other stop, a deploy's above all, no hook waits: the group would refuse.
+    if (ended_early || instance_ends)
+        && let (Some(metadata), Some(hook)) = (&metadata, hook(&settings))
         && let Err(error) = hook.complete(&config, metadata).await
     {
         tracing::error!(%error, "termination hook could not be completed, the group waits for its time-out");
@@ -82,9 +85,10 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-async fn watch(metadata: Option<&InstanceMetadata>, stopping: &CancellationToken) {
-    if let Some(metadata) = metadata {
-        metadata.watch(stopping).await;
+async fn watch(metadata: Option<&InstanceMetadata>, stopping: &CancellationToken) -> bool {
+    match metadata {
+        Some(metadata) => metadata.watch(stopping).await,
+        None => false,
     }
 }
 
