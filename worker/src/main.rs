@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use clap::Parser;
 use service::readiness::Readiness;
-use service::settings::refuse;
+use service::settings::{give_up, refuse};
 use service::{admin, aws, shutdown, telemetry};
 use tokio_util::sync::CancellationToken;
 use worker::app::{Ports, Worker, system_clock};
+use worker::generate::StabilityModel;
 use worker::generate::bedrock::{self, BedrockGenerator};
 use worker::lifecycle::{InstanceMetadata, TerminationHook};
 use worker::metrics;
@@ -30,19 +31,19 @@ fn main() -> ExitCode {
     if let Err(contradiction) = settings.validate() {
         return refuse(&contradiction);
     }
+    if let Err(unknown) = StabilityModel::for_id(&settings.bedrock_model_id) {
+        return refuse(&format!("BEDROCK_MODEL_ID: {unknown}"));
+    }
     if let Err(error) = telemetry::init_logs(&settings.observe) {
         return refuse(&error);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return refuse(&error),
+        Err(error) => return give_up(&error),
     };
     match runtime.block_on(run(settings)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => give_up(&error),
     }
 }
 
