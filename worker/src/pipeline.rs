@@ -17,7 +17,7 @@ use crate::error::{Class, JobError, Kind};
 use crate::metrics::{self, Step};
 use crate::render::{RenderError, RenderSettings, Rendered, render};
 use crate::source::{Paid, SourceMaker};
-use crate::store::ObjectStore;
+use crate::store::{ObjectStore, StoreError};
 
 /// Where the time comes from; tests bring their own.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -234,7 +234,7 @@ impl Pipeline {
         let render_seconds = (rendered.decode + rendered.resize + rendered.encode).as_secs_f64();
         let size = rendition.bytes.len();
         let started = Instant::now();
-        self.store.write_image(&job.id, rendered.rendition.bytes, &job.trace).await?;
+        self.write_image(job, held, rendered.rendition.bytes).await?;
         let took = started.elapsed();
         metrics::step_took(Step::Publish, took);
         held.finish(self.store.as_ref(), (self.clock)(), Status::Succeeded, |record| {
@@ -246,6 +246,21 @@ impl Pipeline {
         .await?;
         metrics::published(size);
         Ok(Outcome::Published)
+    }
+
+    /// Writes the picture, over another one only while the claim is ours: a worker that lost it must not change the bytes
+    /// that the record of its successor describes.
+    async fn write_image(&self, job: &Job, held: &mut Held, webp: Bytes) -> Result<(), Stop> {
+        match self.store.create_image(&job.id, webp.clone(), &job.trace).await {
+            Ok(()) => Ok(()),
+            Err(StoreError::Failed(error)) => Err(error.into()),
+            // An attempt that died before its record, our own write repeated, or somebody who has published: the record
+            // tells. A renewal of the claim that succeeds proves that nobody has, and from here on others step back.
+            Err(StoreError::Conflict) => {
+                held.advance(self.store.as_ref(), (self.clock)(), |_| {}).await?;
+                Ok(self.store.write_image(&job.id, webp, &job.trace).await?)
+            }
+        }
     }
 
     /// Makes the record say how the attempt ended.

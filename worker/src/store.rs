@@ -36,7 +36,7 @@ pub enum StoreError {
     Failed(#[from] JobError),
 }
 
-/// Records with conditional writes, sources and images without.
+/// Records and pictures with conditional writes, sources without.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + 'static {
     async fn read_record(&self, id: &JobId) -> Result<Option<(Record, ETag)>, JobError>;
@@ -51,7 +51,10 @@ pub trait ObjectStore: Send + Sync + 'static {
 
     async fn write_source(&self, id: &JobId, source: &Source) -> Result<(), JobError>;
 
-    /// Writes the picture that the CDN serves, tagged for the standard retention.
+    /// Writes the picture that the CDN serves, tagged for the standard retention, if there is none.
+    async fn create_image(&self, id: &JobId, webp: Bytes, trace: &TraceContext) -> Result<(), StoreError>;
+
+    /// Writes it over one that is there: only for whoever has just proved the claim.
     async fn write_image(&self, id: &JobId, webp: Bytes, trace: &TraceContext) -> Result<(), JobError>;
 }
 
@@ -93,6 +96,13 @@ impl S3Store {
     fn put_record(&self, record: &Record) -> PutObjectFluentBuilder {
         let body = serde_json::to_vec(record).expect("a record always serialises");
         self.put(record_key(&record.id), ObjectKind::Record, body.into())
+    }
+
+    fn put_image(&self, id: &JobId, webp: Bytes, trace: &TraceContext) -> PutObjectFluentBuilder {
+        self.put(image_key(id), ObjectKind::Image, webp)
+            .tagging(job::STANDARD_RETENTION_TAG)
+            .metadata("job-id", id.to_string())
+            .metadata("correlation-id", trace.correlation_id.as_str())
     }
 
     /// Returns the object's bytes and metadata, or `None` where there is none.
@@ -161,17 +171,16 @@ impl ObjectStore for S3Store {
         Ok(())
     }
 
+    async fn create_image(&self, id: &JobId, webp: Bytes, trace: &TraceContext) -> Result<(), StoreError> {
+        let put = self.put_image(id, webp, trace).if_none_match("*");
+        // As for the source.
+        put.customize().disable_payload_signing().send().await.map_err(conditional)?;
+        Ok(())
+    }
+
     async fn write_image(&self, id: &JobId, webp: Bytes, trace: &TraceContext) -> Result<(), JobError> {
-        self.put(image_key(id), ObjectKind::Image, webp)
-            .tagging(job::STANDARD_RETENTION_TAG)
-            .metadata("job-id", id.to_string())
-            .metadata("correlation-id", trace.correlation_id.as_str())
-            .customize()
-            // As for the source.
-            .disable_payload_signing()
-            .send()
-            .await
-            .map_err(|error| classify(&error))?;
+        let put = self.put_image(id, webp, trace);
+        put.customize().disable_payload_signing().send().await.map_err(|error| classify(&error))?;
         Ok(())
     }
 }

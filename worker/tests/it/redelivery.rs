@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use job::{Claim, Failure, FailureCode, Record, SourceInfo, Status};
 use uuid::Uuid;
 use worker::error::{JobError, Kind};
@@ -172,6 +173,38 @@ async fn a_later_step_that_fails_does_not_pay_again() {
         world.settled().await;
         worker.stop().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_lost_its_claim_leaves_the_published_picture_as_it_is() {
+    let world = World::new();
+    world.model.take(Duration::from_secs(10));
+    let worker = world.start();
+    let job = world.submit("a red fox");
+    let mut published = world.status(&job, Status::Generating).await;
+    published.finish(Status::Succeeded, world.now());
+    let theirs = Bytes::from_static(b"the picture of whoever took over");
+    world.store.publish_first(published.clone(), theirs.clone());
+    world.settled().await;
+    assert_eq!(world.store.image(&job.id), Some(theirs));
+    assert_eq!(world.store.record(&job.id), Some(published));
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picture_without_a_record_is_replaced_by_the_one_that_the_record_describes() {
+    let world = World::new();
+    let worker = world.start();
+    let job = world.job("a red fox");
+    // Of a worker that died between the two, perhaps one with other settings.
+    world.store.put_image(job.id, Bytes::from_static(b"left behind"));
+    world.queue.send(job.encode());
+    let record = world.status(&job, Status::Succeeded).await;
+    let webp = world.store.image(&job.id).unwrap();
+    assert_eq!(record.image.unwrap().bytes, webp.len() as u64);
+    assert_eq!((record.attempts, world.model.paid("a red fox")), (1, 1));
+    world.settled().await;
+    worker.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
