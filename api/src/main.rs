@@ -68,7 +68,7 @@ async fn run(settings: &ApiSettings, secrets: Secrets) -> Result<Stopped, Box<dy
 
     let application = Application::build(settings, secrets, ports, readiness).await?;
     tracing::info!(listen_addr = %application.local_addr(), %admin_addr, "image-api is listening");
-    let stopped = application.run_until_stopped(stop.cancelled_owned()).await?;
+    let stopped = application.run_until_stopped(stop.cancelled_owned()).await;
     tracing::info!(drained = stopped == Stopped::Drained, "image-api has stopped");
     Ok(stopped)
 }

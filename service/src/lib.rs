@@ -6,5 +6,6 @@ pub mod telemetry;
 pub mod readiness;
 pub mod admin;
 pub mod detail;
+pub mod serve;
 pub mod shutdown;
 pub mod aws;
