@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
-use axum::serve::ListenerExt;
 use jiff::Timestamp;
 use job::{IdKeys, JobId, Record};
 use service::readiness::Readiness;
+use service::serve::{Bounds, HEAD_TIMEOUT, serve};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,9 @@ use crate::status::Waiters;
 use crate::store::RecordStore;
 use crate::view::{JobView, Links};
 use crate::{batch, cancel, context, openapi, status, submit};
+
+/// Connections at a time: far more than `MAX_WAITERS` allows to wait, and few enough for a descriptor each.
+const MAX_CONNECTIONS: usize = 8192;
 
 /// What the API reaches outside its process.
 #[derive(Clone)]
@@ -107,13 +110,11 @@ async fn method_not_allowed() -> Response {
     Problem::new(Code::MethodNotAllowed, "the Allow header says which methods this address takes").into_response()
 }
 
-/// The service could not start or ended on its own.
+/// The service could not start.
 #[derive(Debug, Error)]
 pub enum ServeError {
     #[error("public port {addr} cannot be opened ({source}): set LISTEN_ADDR to a free one")]
     Listen { addr: SocketAddr, source: io::Error },
-    #[error("public port stopped: {0}")]
-    Stopped(#[source] io::Error),
 }
 
 /// How serving ended.
@@ -161,35 +162,25 @@ impl Application {
     }
 
     /// Serves until `shutdown` is ready, then lets requests in flight finish within the grace.
-    ///
-    /// # Errors
-    /// When the listener fails.
-    pub async fn run_until_stopped(self, shutdown: impl Future<Output = ()>) -> Result<Stopped, ServeError> {
-        let listener = self.listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "connection cannot be set to send at once");
-            }
-        });
-        let stopping = self.stopping.clone();
-        let serving = axum::serve(listener, self.router)
-            .with_graceful_shutdown(async move { stopping.cancelled().await })
-            .into_future();
+    pub async fn run_until_stopped(self, shutdown: impl Future<Output = ()>) -> Stopped {
+        let bounds = Bounds { connections: MAX_CONNECTIONS, head_timeout: HEAD_TIMEOUT };
+        let serving = serve(self.listener, self.router, bounds, self.stopping.clone());
         tokio::pin!(serving);
         self.readiness.clear("starting");
         tokio::select! {
-            ended = &mut serving => return ended.map(|()| Stopped::Drained).map_err(ServeError::Stopped),
+            () = &mut serving => return Stopped::Drained,
             () = shutdown => {}
         }
         self.readiness.block("stopping", "the process is finishing its requests");
         self.stopping.cancel();
         match tokio::time::timeout(self.grace, serving).await {
-            Ok(ended) => ended.map(|()| Stopped::Drained).map_err(ServeError::Stopped),
+            Ok(()) => Stopped::Drained,
             Err(_) => {
                 tracing::warn!(
                     grace_seconds = self.grace.as_secs(),
                     "grace ran out: cutting off the remaining requests"
                 );
-                Ok(Stopped::GraceRanOut)
+                Stopped::GraceRanOut
             }
         }
     }

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use job::{Job, JobId, Status, TenantId, TraceContext};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::app::Api;
@@ -50,7 +50,7 @@ pub const PROBLEMS: &[Code] = &[
 pub struct BatchRequest {
     /// The jobs, accepted or refused one by one.
     #[schema(value_type = Vec<BatchItem>, min_items = 1, max_items = 100)]
-    pub jobs: Vec<Value>,
+    pub jobs: Vec<Box<RawValue>>,
 }
 
 /// What to draw, in a batch.
@@ -140,14 +140,15 @@ pub async fn submit_batch(State(api): State<Arc<Api>>, caller: Caller, request: 
     let cost = u32::try_from(count).ok().and_then(NonZeroU32::new).expect("1 to 100");
     api.limits.submit(&caller.tenant, cost)?;
 
-    let parsed = items.into_iter().map(|item| into_job(item, &api, &caller.tenant, &caller.context.trace)).collect();
+    let parsed = items.iter().map(|item| into_job(item, &api, &caller.tenant, &caller.context.trace)).collect();
     let outcomes = accept(&api, parsed).await;
     outcomes.iter().for_each(count_outcome);
     answer(outcomes)
 }
 
-fn into_job(item: Value, api: &Api, tenant: &TenantId, trace: &TraceContext) -> Result<BatchJob, Problem> {
-    let BatchItem { prompt, negative_prompt, seed, deadline_seconds, idempotency_key } = extract::json_value(item)?;
+fn into_job(item: &RawValue, api: &Api, tenant: &TenantId, trace: &TraceContext) -> Result<BatchJob, Problem> {
+    let BatchItem { prompt, negative_prompt, seed, deadline_seconds, idempotency_key } =
+        extract::json_part(item.get())?;
     if let Some(key) = &idempotency_key {
         extract::check_idempotency_key("idempotency_key", key)?;
     }

@@ -65,7 +65,7 @@ impl FromRequestParts<Arc<Api>> for CallersJob {
         if !api.job_id_keys.verify(&id, &tenant) {
             return Err(Problem::job_not_found());
         }
-        context.job_id.get_or_init(|| id);
+        context.is_about(id);
         Ok(Self { id, tenant })
     }
 }
@@ -81,18 +81,26 @@ pub async fn json<T: DeserializeOwned>(request: Request<Body>, limit: usize) -> 
         return Err(Problem::new(Code::UnsupportedMediaType, "send the header 'Content-Type: application/json'"));
     }
     let bytes = read(&parts.headers, body, limit).await?;
-    let mut deserializer = serde_json::Deserializer::from_slice(&bytes);
-    let object: JsonObject<T> = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| refused(&error))?;
-    deserializer.end().map_err(|error| malformed(&error))?;
-    Ok(object.0)
+    object(&bytes, |error| error.to_string())
 }
 
-/// Reads a `T` from a value that is part of a larger body.
+/// Reads a JSON object from the text of a part of a body, by the same rules as a whole one.
 ///
 /// # Errors
-/// 422 for a value that is not a `T`.
-pub fn json_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Problem> {
-    let object: JsonObject<T> = serde_path_to_error::deserialize(value).map_err(|error| refused(&error))?;
+/// As [`json`]. They do not say at which line and column: those would be of the part, which the client cannot know.
+pub fn json_part<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
+    object(text.as_bytes(), |error| {
+        let text = error.to_string();
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        text.strip_suffix(&place).map(str::to_owned).unwrap_or(text)
+    })
+}
+
+fn object<T: DeserializeOwned>(text: &[u8], told: fn(&serde_json::Error) -> String) -> Result<T, Problem> {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let object: JsonObject<T> =
+        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| refused(&error, told))?;
+    deserializer.end().map_err(|error| malformed(&error))?;
     Ok(object.0)
 }
 
@@ -134,12 +142,12 @@ fn malformed(error: &serde_json::Error) -> Problem {
 }
 
 /// The path stops at the object whose field is missing or unknown; the message names the field itself.
-fn refused(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+fn refused(error: &serde_path_to_error::Error<serde_json::Error>, told: fn(&serde_json::Error) -> String) -> Problem {
     let inner = error.inner();
     if !inner.is_data() {
         return malformed(inner);
     }
-    let message = inner.to_string();
+    let message = told(inner);
     let named = ["missing field `", "unknown field `", "duplicate field `"].iter().find_map(|prefix| {
         let (name, _) = message.strip_prefix(prefix)?.split_once('`')?;
         Some(name.to_owned())

@@ -23,25 +23,24 @@ const MAX_ATTEMPTS: u32 = 2;
 fn main() -> ExitCode {
     let settings = match ApiSettings::try_parse() {
         Ok(settings) => settings,
-        Err(error) if error.use_stderr() => return settings::refuse(&error.to_string().trim_start_matches("error: ")),
+        Err(error) if error.use_stderr() => return settings::refuse(&error.render()),
         Err(help) => help.exit(),
     };
     let secrets = match settings.validate() {
         Ok(secrets) => secrets,
         Err(error) => return settings::refuse(&error),
     };
+    if let Err(error) = telemetry::init_logs(&settings.observe) {
+        return settings::refuse(&error);
+    }
     match run(&settings, secrets) {
         Ok(Stopped::Drained | Stopped::GraceRanOut) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => settings::give_up(&error),
     }
 }
 
 #[tokio::main]
 async fn run(settings: &ApiSettings, secrets: Secrets) -> Result<Stopped, Box<dyn Error>> {
-    telemetry::init_logs(&settings.observe)?;
     let recorder = telemetry::install_metrics(metrics::BUCKETS)?;
     metrics::describe();
     let readiness = Readiness::starting();
@@ -69,7 +68,7 @@ async fn run(settings: &ApiSettings, secrets: Secrets) -> Result<Stopped, Box<dy
 
     let application = Application::build(settings, secrets, ports, readiness).await?;
     tracing::info!(listen_addr = %application.local_addr(), %admin_addr, "image-api is listening");
-    let stopped = application.run_until_stopped(stop.cancelled_owned()).await?;
+    let stopped = application.run_until_stopped(stop.cancelled_owned()).await;
     tracing::info!(drained = stopped == Stopped::Drained, "image-api has stopped");
     Ok(stopped)
 }

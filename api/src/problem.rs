@@ -1,7 +1,5 @@
 //! `Problem`: every error answer, as RFC 9457 problem+json with a stable code.
 
-use std::error::Error;
-
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -250,18 +248,6 @@ impl Problem {
 
 fn names(detail: &str, field: &str) -> bool {
     detail.starts_with(field) || detail.contains(&format!("`{field}`"))
-}
-
-/// Returns an error and what caused it in one line, for the log.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 impl IntoResponse for Problem {

@@ -9,9 +9,10 @@ use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use futures::StreamExt;
 use job::Job;
+use service::detail;
 use thiserror::Error;
 
-use crate::problem::{Code, Problem, chain};
+use crate::problem::{Code, Problem};
 
 /// Entries SQS takes in one `SendMessageBatch`.
 pub const MAX_BATCH_ENTRIES: usize = 10;
@@ -187,9 +188,10 @@ fn chunks(sizes: &[usize]) -> Vec<Range<usize>> {
 
 /// Without a code nothing answered, so it is the network, a timeout or our credentials.
 fn queue_error<E: ProvideErrorMetadata + StdError + 'static>(error: &SdkError<E>) -> QueueError {
+    let detail = detail::answer(error.code(), error.message(), error);
     match error.code() {
-        Some(code) => QueueError::from_code(code, format!("{code}: {}", error.message().unwrap_or("no message"))),
-        None => QueueError::Unavailable(chain(error)),
+        Some(code) => QueueError::from_code(code, detail),
+        None => QueueError::Unavailable(detail),
     }
 }
 

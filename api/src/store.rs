@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
-use job::{JobId, ObjectKind, Record, record_key};
+use job::{JobId, ObjectKind, Place, Record, record_key};
+use service::detail;
 use thiserror::Error;
 
-use crate::problem::{Code, Problem, chain};
+use crate::problem::{Code, Problem};
 
 /// Version of a stored record, as the store names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,9 +123,10 @@ impl RecordStore for S3Records {
         };
         let version =
             output.e_tag.map(ETag).ok_or_else(|| StoreError::Unreadable("no ETag in the answer".to_owned()))?;
-        let bytes = output.body.collect().await.map_err(|error| StoreError::Unavailable(chain(&error)))?.into_bytes();
-        let record =
-            serde_json::from_slice(&bytes).map_err(|error| StoreError::Unreadable(format!("{id}: {error}")))?;
+        let bytes =
+            output.body.collect().await.map_err(|error| StoreError::Unavailable(detail::causes(&error)))?.into_bytes();
+        let record = serde_json::from_slice(&bytes)
+            .map_err(|error| StoreError::Unreadable(format!("{id}: {}", Place::from(error))))?;
         Ok(Some((record, version)))
     }
 
@@ -139,8 +141,8 @@ impl RecordStore for S3Records {
 
 /// Without a code nothing answered, so it is the network, a timeout or our credentials.
 fn store_error<E: ProvideErrorMetadata + StdError + 'static>(error: &SdkError<E>) -> StoreError {
-    let Some(code) = error.code() else { return StoreError::Unavailable(chain(error)) };
-    let detail = format!("{code}: {}", error.message().unwrap_or("no message"));
+    let detail = detail::answer(error.code(), error.message(), error);
+    let Some(code) = error.code() else { return StoreError::Unavailable(detail) };
     match code {
         "AccessDenied"
         | "NoSuchBucket"

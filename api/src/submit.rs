@@ -94,7 +94,7 @@ pub async fn submit_job(State(api): State<Arc<Api>>, caller: Caller, request: Re
     let key = extract::idempotency_key(request.headers())?.map(str::to_owned);
     let request: SubmitRequest = extract::json(request, api.body_limit).await?;
     let job = request.into_job(&api, &caller.tenant, &caller.context.trace, key.as_deref())?;
-    caller.context.job_id.get_or_init(|| job.id);
+    caller.context.is_about(job.id);
     if key.is_some()
         && let Some(known) = replayed(&api, &job).await?
     {

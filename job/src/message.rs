@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{JobId, JobSpec, TenantId, TraceContext};
+use crate::{JobId, JobSpec, Place, TenantId, TraceContext};
 
 /// Version written by [`Job::encode`]. Raise it when an older worker must not read the new form; additions that an
 /// older worker may ignore keep the number.
@@ -28,12 +28,12 @@ pub struct Job {
     pub trace: TraceContext,
 }
 
-/// A message body that is not a job we can do.
+/// A message body that is not a job we can do. Says where, and never what: the body has a prompt in it.
 #[derive(Debug, Error)]
 pub enum DecodeError {
     /// Not JSON at all, or not an object.
     #[error("message is not a JSON object: {0}")]
-    NotJson(#[source] serde_json::Error),
+    NotJson(Place),
     /// No usable version number.
     #[error("message has no version: expected \"v\": {WIRE_VERSION}")]
     NoVersion,
@@ -45,7 +45,7 @@ pub enum DecodeError {
     },
     /// The right version with a missing or invalid field.
     #[error("message is not a valid job: {0}")]
-    Invalid(#[source] serde_json::Error),
+    Invalid(Place),
 }
 
 impl Job {
@@ -69,9 +69,9 @@ impl Job {
         struct Envelope {
             v: Option<serde_json::Value>,
         }
-        let envelope: Envelope = serde_json::from_str(body).map_err(DecodeError::NotJson)?;
+        let envelope: Envelope = serde_json::from_str(body).map_err(|error| DecodeError::NotJson(error.into()))?;
         match envelope.v.as_ref().and_then(serde_json::Value::as_u64) {
-            Some(WIRE_VERSION) => serde_json::from_str(body).map_err(DecodeError::Invalid),
+            Some(WIRE_VERSION) => serde_json::from_str(body).map_err(|error| DecodeError::Invalid(error.into())),
             Some(found) if found > WIRE_VERSION => Err(DecodeError::NewerVersion { found }),
             _ => Err(DecodeError::NoVersion),
         }
@@ -158,6 +158,26 @@ mod tests {
         assert!(matches!(Job::decode(r#"{"v":1}"#), Err(DecodeError::Invalid(_))));
         let blank_prompt = GOLDEN_V1.replace("a red fox", " ");
         assert!(matches!(Job::decode(&blank_prompt), Err(DecodeError::Invalid(_))));
+    }
+
+    #[test]
+    fn an_error_never_quotes_the_body() {
+        for (good, bad) in [
+            (r#""prompt":"a red fox""#, r#""prompt":{"a red fox":1}"#),
+            (r#"{"prompt":"a red fox","negative_prompt":"text","seed":7}"#, r#""a red fox""#),
+            (r#""seed":7"#, r#""seed":"a red fox""#),
+            (r#""tenant":"north""#, r#""tenant":"a red fox""#),
+        ] {
+            let body = GOLDEN_V1.replace(good, bad);
+            assert_ne!(body, GOLDEN_V1);
+            let error = Job::decode(&body).unwrap_err();
+            assert!(matches!(error, DecodeError::Invalid(_)), "{error}");
+            assert!(error.to_string().starts_with("message is not a valid job: wrong field at 1:"), "{error}");
+            assert!(!format!("{error}{error:?}").contains("fox"), "{error:?}");
+        }
+        let error = Job::decode(r#""a red fox""#).unwrap_err();
+        assert!(!format!("{error}{error:?}").contains("fox"), "{error:?}");
+        assert_eq!(error.to_string(), "message is not a JSON object: wrong field at 1:11");
     }
 
     #[test]

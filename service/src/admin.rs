@@ -11,8 +11,13 @@ use axum::routing::get;
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 
 use crate::readiness::Readiness;
+use crate::serve::{self, Bounds, HEAD_TIMEOUT};
+
+/// Health checks and scrapers: more connections than these are a fault, and must not take descriptors from the work.
+const BOUNDS: Bounds = Bounds { connections: 128, head_timeout: HEAD_TIMEOUT };
 
 /// The admin port cannot be opened.
 #[derive(Debug, Error)]
@@ -44,11 +49,7 @@ pub fn serve(addr: SocketAddr, metrics: PrometheusHandle, readiness: Readiness) 
         .spawn(move || {
             runtime.block_on(async move {
                 match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => {
-                        if let Err(error) = axum::serve(listener, app).await {
-                            tracing::error!(%error, "admin port stopped");
-                        }
-                    }
+                    Ok(listener) => serve::serve(listener, app, BOUNDS, CancellationToken::new()).await,
                     Err(error) => tracing::error!(%error, "admin port cannot be polled"),
                 }
             });

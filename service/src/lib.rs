@@ -5,5 +5,7 @@ pub mod settings;
 pub mod telemetry;
 pub mod readiness;
 pub mod admin;
+pub mod detail;
+pub mod serve;
 pub mod shutdown;
 pub mod aws;

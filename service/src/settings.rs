@@ -33,10 +33,23 @@ impl Contradiction {
     }
 }
 
-/// Prints why the settings cannot be used and returns the exit code for it.
+/// Prints why the settings cannot be used and returns the exit code for it, whoever found out: clap, a check of ours, or
+/// the part that was to use one.
 pub fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("error: {error}");
+    say(error);
     ExitCode::from(EXIT_USAGE)
+}
+
+/// Prints why the process cannot start or go on, although its settings are in order, and returns the exit code for it.
+pub fn give_up(error: &dyn std::fmt::Display) -> ExitCode {
+    say(error);
+    ExitCode::FAILURE
+}
+
+/// clap's own texts begin with the word already.
+fn say(error: &dyn std::fmt::Display) {
+    let text = error.to_string();
+    eprintln!("error: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
 }
 
 /// How the process is observed.

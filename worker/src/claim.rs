@@ -33,6 +33,8 @@ pub enum Claimed {
     AlreadyFinal(Status),
     /// Somebody else has it, for this long at most.
     Elsewhere { for_at_most: Duration },
+    /// The record is that of another spec: its `Idempotency-Key` was used for two before either had a record.
+    OtherSpec,
 }
 
 /// Our claim. Every write through it fails with [`Lost`](WriteError::Lost) once somebody else has written the record.
@@ -69,6 +71,11 @@ pub async fn claim(
             None => (None, Record::begin(job, now())),
             Some((record, etag)) => (Some(etag), record),
         };
+        // Before anything else: a record that says whose picture it is must never get another's.
+        if existing.is_some() && is_of_another_spec(&record, job) {
+            tracing::warn!(record.status = record.status.as_str(), "idempotency conflict: the key is another spec's");
+            return Ok(Claimed::OtherSpec);
+        }
         if record.status.is_final() && !may_be_redone(&record) {
             return Ok(Claimed::AlreadyFinal(record.status));
         }
@@ -99,6 +106,12 @@ pub async fn claim(
         }
     }
     Err(JobError::new(Kind::StoreUnavailable, format!("record was contended {MAX_ROUNDS} times in a row")))
+}
+
+/// The API refuses a key that it can see to be another spec's; here end those that it could not see. A record without
+/// a fingerprint was canceled before any worker saw its job.
+fn is_of_another_spec(record: &Record, job: &Job) -> bool {
+    record.spec_fingerprint.as_ref().is_some_and(|known| *known != job.spec.fingerprint())
 }
 
 /// A job that failed for want of attempts may be redriven from the dead-letter queue and still succeed.

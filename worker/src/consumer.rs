@@ -108,12 +108,8 @@ impl Consumer {
     fn hand_out(&self, deliveries: Vec<Delivery>, slots: Vec<Slot>) {
         for (delivery, slot) in deliveries.into_iter().zip(slots) {
             let handler = Arc::clone(&self.handler);
-            let all = self.slots.clone();
-            metrics::deliveries_in_flight(all.in_flight());
-            self.tasks.spawn(async move {
-                handler.handle(delivery, slot).await;
-                metrics::deliveries_in_flight(all.in_flight());
-            });
+            let in_flight = self.slots.hand_out(slot);
+            self.tasks.spawn(async move { handler.handle(delivery, in_flight).await });
         }
     }
 

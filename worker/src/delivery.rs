@@ -18,7 +18,10 @@ use crate::lease::Lease;
 use crate::metrics;
 use crate::pipeline::Pipeline;
 use crate::queue::{Delivery, JobQueue};
-use crate::slots::Slot;
+use crate::slots::InFlight;
+
+/// Time to write that a job has failed when the grace is over: what is left of `GIVE_BACK_TIME` is for settling.
+const LAST_WORD_TIME: Duration = Duration::from_secs(3);
 
 /// Handles deliveries. One per process.
 pub struct DeliveryHandler {
@@ -44,7 +47,7 @@ enum Ended {
 
 impl DeliveryHandler {
     /// Handles one delivery under a lease, and settles it exactly once, here.
-    pub async fn handle(&self, delivery: Delivery, slot: Slot) {
+    pub async fn handle(&self, delivery: Delivery, in_flight: InFlight) {
         let mut end = JobEnd::begin();
         let lease = Lease::hold(&self.tasks, Arc::clone(&self.queue), delivery.receipt.clone(), self.lease);
         let is_last = delivery.receive_count >= self.max_receive_count;
@@ -66,7 +69,7 @@ impl DeliveryHandler {
         }
         .instrument(span)
         .await;
-        drop(slot);
+        drop(in_flight);
     }
 
     async fn process(&self, job: &Job, delivery: &Delivery, is_last: bool, lease: &Lease) -> Ended {
@@ -83,7 +86,22 @@ impl DeliveryHandler {
                 Err(JobError::new(Kind::CpuTaskPanicked, "processing panicked, see the log of the panic"))
             })),
             () = lease.lost() => Ended::LeaseLost,
-            () = self.aborting.cancelled() => Ended::GivenBack,
+            () = self.aborting.cancelled() => self.abort(job, &claimant, is_last).await,
+        }
+    }
+
+    /// Gives the delivery back. On the last hand-over the queue moves it to the dead-letter queue next, so the record
+    /// has to say that it failed; before, whoever gets it next takes the claim over.
+    async fn abort(&self, job: &Job, claimant: &Claimant, is_last: bool) -> Ended {
+        if !is_last {
+            return Ended::GivenBack;
+        }
+        match tokio::time::timeout(LAST_WORD_TIME, self.pipeline.give_back(job, claimant, is_last)).await {
+            Ok(outcome) => Ended::Processed(Ok(outcome)),
+            Err(_) => {
+                tracing::warn!("the last hand-over ends without a word in the record: the store does not answer");
+                Ended::GivenBack
+            }
         }
     }
 
@@ -109,7 +127,8 @@ fn undecodable(error: &DecodeError) -> JobError {
 }
 
 fn span_of(job: &Job, delivery: &Delivery) -> Span {
-    tracing::info_span!(
+    // At the level that no filter leaves out: under `warn`, an info span would take the id off every line of the job.
+    tracing::error_span!(
         "job",
         job.id = %job.id,
         tenant = %job.tenant,
@@ -165,6 +184,7 @@ fn outcome_label(outcome: &Outcome) -> &'static str {
         Outcome::Rejected(_) => "failed",
         Outcome::Expired => "expired",
         Outcome::HeldElsewhere { .. } => "duplicate",
+        Outcome::KeyConflict => "key_conflict",
         Outcome::GivenBack => "released",
     }
 }
@@ -185,5 +205,36 @@ impl JobEnd {
 impl Drop for JobEnd {
     fn drop(&mut self) {
         metrics::job_ended(self.outcome, self.started.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use job::{IdKeys, JobSpec, TenantId, TraceContext};
+
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_job_has_its_id_even_where_only_warnings_are_logged() {
+        let keys: IdKeys = "test-secret-test-secret-test-secret".parse().unwrap();
+        let tenant: TenantId = "north".parse().unwrap();
+        let job = Job {
+            id: keys.issue(&tenant),
+            tenant,
+            spec: JobSpec::new("a red fox".into(), None, None).unwrap(),
+            submitted_at: Timestamp::UNIX_EPOCH,
+            deadline_at: None,
+            trace: TraceContext::generate(),
+        };
+        let delivery = Delivery {
+            body: String::new(),
+            receipt: String::new(),
+            message_id: String::new(),
+            receive_count: 1,
+            sent_at: None,
+        };
+        let warnings = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).finish();
+        tracing::subscriber::with_default(warnings, || assert!(!span_of(&job, &delivery).is_disabled()));
     }
 }

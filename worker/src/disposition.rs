@@ -19,6 +19,8 @@ pub enum Outcome {
     Expired,
     /// Somebody else holds the claim, for this long at most.
     HeldElsewhere { for_at_most: Duration },
+    /// Its `Idempotency-Key` is that of another job.
+    KeyConflict,
     /// This process stops, and the job had not been paid for.
     GivenBack,
 }
@@ -42,7 +44,13 @@ impl Disposition {
     /// Decides. `jitter` is uniform in 0..1; `is_last` says that the queue will not hand this message over again.
     pub fn of(ended: &Result<Outcome, JobError>, receive_count: u32, is_last: bool, jitter: f64) -> Self {
         match ended {
-            Ok(Outcome::Published | Outcome::AlreadyFinal(_) | Outcome::Rejected(_) | Outcome::Expired) => Self::Delete,
+            Ok(
+                Outcome::Published
+                | Outcome::AlreadyFinal(_)
+                | Outcome::Rejected(_)
+                | Outcome::Expired
+                | Outcome::KeyConflict,
+            ) => Self::Delete,
             Ok(Outcome::GivenBack) => Self::RetryAfter(Duration::ZERO),
             Ok(Outcome::HeldElsewhere { for_at_most }) => Self::RetryAfter(whole_seconds(*for_at_most)),
             Err(error) => match error.class() {
@@ -113,6 +121,7 @@ mod tests {
             Outcome::AlreadyFinal(Status::Canceled),
             Outcome::Rejected(FailureCode::ContentFiltered),
             Outcome::Expired,
+            Outcome::KeyConflict,
         ] {
             assert_eq!(Disposition::of(&Ok(outcome), 9, true, 0.5), Disposition::Delete);
         }

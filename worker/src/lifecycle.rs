@@ -5,6 +5,7 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use aws_config::imds;
 use aws_sdk_autoscaling::Client;
+use aws_sdk_autoscaling::error::ProvideErrorMetadata;
 use tokio_util::sync::CancellationToken;
 
 /// SIGTERM is not sent while a termination hook waits, so the metadata is polled this often.
@@ -27,38 +28,51 @@ impl Default for InstanceMetadata {
 }
 
 impl InstanceMetadata {
-    /// Waits until the instance may take work: one in a warm pool may not. Ends early when `stopping` is cancelled.
-    pub async fn in_service(&self, stopping: &CancellationToken) {
+    /// Waits until the instance may take work: one in a warm pool may not. If it ends before that, cancels `stopping`
+    /// and returns true, as [`watch`](Self::watch) does. Ends early when something else cancels it.
+    pub async fn in_service(&self, stopping: &CancellationToken) -> bool {
         loop {
-            match self.value(TARGET_STATE).await {
-                Some(state) if state.starts_with("Warmed:") => tracing::info!(%state, "in a warm pool, not receiving"),
-                _ => return,
+            let state = self.value(TARGET_STATE).await;
+            let is_warm = state.as_deref().is_some_and(is_warm);
+            if let Some(reason) = self.ending(state, false).await {
+                stop(stopping, &reason);
+                return true;
             }
+            if !is_warm {
+                return false;
+            }
+            tracing::info!("in a warm pool, not receiving");
             tokio::select! {
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
-                () = stopping.cancelled() => return,
+                () = stopping.cancelled() => return false,
             }
         }
     }
 
-    /// Cancels `stopping` when the instance is going to be terminated or reclaimed. Ends when it is cancelled.
-    pub async fn watch(&self, stopping: &CancellationToken) {
+    /// Cancels `stopping` when the instance is going to be terminated, reclaimed or put back into the warm pool, and
+    /// returns true then: the group waits to be told that the drain is done. False when something else cancelled it.
+    pub async fn watch(&self, stopping: &CancellationToken) -> bool {
+        let mut was_in_service = false;
         while !stopping.is_cancelled() {
-            if let Some(reason) = self.ending().await {
-                tracing::warn!(%reason, "the instance is going to end: stopping");
-                stopping.cancel();
-                return;
+            let state = self.value(TARGET_STATE).await;
+            was_in_service |= state.as_deref() == Some("InService");
+            if let Some(reason) = self.ending(state, was_in_service).await {
+                stop(stopping, &reason);
+                return true;
             }
             tokio::select! {
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = stopping.cancelled() => {}
             }
         }
+        false
     }
 
-    async fn ending(&self) -> Option<String> {
-        if let Some(state) = self.value(TARGET_STATE).await
-            && state.ends_with("Terminated")
+    /// An instance that has been in service is returned to the warm pool to be stopped or hibernated there. One that has
+    /// not is being prepared for it, and its state could not be read at the start.
+    async fn ending(&self, state: Option<String>, was_in_service: bool) -> Option<String> {
+        if let Some(state) = state
+            && (state.ends_with("Terminated") || (was_in_service && is_warm(&state)))
         {
             return Some(format!("target lifecycle state is {state}"));
         }
@@ -81,6 +95,16 @@ impl InstanceMetadata {
             }
         }
     }
+}
+
+fn stop(stopping: &CancellationToken, reason: &str) {
+    tracing::warn!(reason, "the instance is going to end: stopping");
+    stopping.cancel();
+}
+
+/// `Warmed:Terminated` is not: there is nothing left to wait for.
+fn is_warm(state: &str) -> bool {
+    state.starts_with("Warmed:") && !state.ends_with("Terminated")
 }
 
 /// The termination hook of the group this instance belongs to.
@@ -109,7 +133,7 @@ impl TerminationHook {
             .lifecycle_action_result("CONTINUE")
             .send()
             .await
-            .map_err(|error| aws_sdk_autoscaling::error::DisplayErrorContext(error).to_string())?;
+            .map_err(|error| service::detail::answer(error.code(), error.message(), &error))?;
         tracing::info!(group = %self.group, hook = %self.hook, "termination hook completed");
         Ok(())
     }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use clap::Parser;
 use service::readiness::Readiness;
-use service::settings::refuse;
+use service::settings::{give_up, refuse};
 use service::{admin, aws, shutdown, telemetry};
 use tokio_util::sync::CancellationToken;
 use worker::app::{Ports, Worker, system_clock};
+use worker::generate::StabilityModel;
 use worker::generate::bedrock::{self, BedrockGenerator};
 use worker::lifecycle::{InstanceMetadata, TerminationHook};
 use worker::metrics;
@@ -30,19 +31,19 @@ fn main() -> ExitCode {
     if let Err(contradiction) = settings.validate() {
         return refuse(&contradiction);
     }
+    if let Err(unknown) = StabilityModel::for_id(&settings.bedrock_model_id) {
+        return refuse(&format!("BEDROCK_MODEL_ID: {unknown}"));
+    }
     if let Err(error) = telemetry::init_logs(&settings.observe) {
         return refuse(&error);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return refuse(&error),
+        Err(error) => return give_up(&error),
     };
     match runtime.block_on(run(settings)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => give_up(&error),
     }
 }
 
@@ -67,14 +68,17 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         cpu_threads = settings.threads(), model = %settings.bedrock_model_id, "worker started");
 
     let metadata = settings.lifecycle.ec2_lifecycle.then(InstanceMetadata::default);
-    if let Some(metadata) = &metadata {
-        metadata.in_service(&stopping).await;
-    }
+    let ended_early = match &metadata {
+        Some(metadata) => metadata.in_service(&stopping).await,
+        None => false,
+    };
     readiness.clear("starting");
-    let drained = tokio::join!(worker.run(), watch(metadata.as_ref(), &stopping)).0;
+    let (drained, instance_ends) = tokio::join!(worker.run(), watch(metadata.as_ref(), &stopping));
     tracing::info!(?drained, "worker stopped");
 
-    if let (Some(metadata), Some(hook)) = (&metadata, hook(&settings))
+    // After any other stop, a deploy's above all, no hook waits: the group would refuse.
+    if (ended_early || instance_ends)
+        && let (Some(metadata), Some(hook)) = (&metadata, hook(&settings))
         && let Err(error) = hook.complete(&config, metadata).await
     {
         tracing::error!(%error, "termination hook could not be completed, the group waits for its time-out");
@@ -82,9 +86,10 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-async fn watch(metadata: Option<&InstanceMetadata>, stopping: &CancellationToken) {
-    if let Some(metadata) = metadata {
-        metadata.watch(stopping).await;
+async fn watch(metadata: Option<&InstanceMetadata>, stopping: &CancellationToken) -> bool {
+    match metadata {
+        Some(metadata) => metadata.watch(stopping).await,
+        None => false,
     }
 }
 

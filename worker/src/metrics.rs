@@ -86,13 +86,14 @@ pub const BUCKETS: [(&str, &[f64]); 4] = [
 ];
 
 /// How the processing of one delivery ended.
-pub const OUTCOMES: [&str; 13] = [
+pub const OUTCOMES: [&str; 14] = [
     "published",
     "already_final",
     "failed",
     "blocked",
     "expired",
     "duplicate",
+    "key_conflict",
     "retried",
     "exhausted",
     "poison",
@@ -182,9 +183,12 @@ pub fn waited_in_queue(seconds: f64) {
     histogram!(QUEUE_WAIT).record(seconds);
 }
 
-pub fn deliveries_in_flight(count: usize) {
-    #[expect(clippy::cast_precision_loss, reason = "a few hundred at most")]
-    gauge!(IN_FLIGHT).set(count as f64);
+pub fn delivery_began() {
+    gauge!(IN_FLIGHT).increment(1);
+}
+
+pub fn delivery_ended() {
+    gauge!(IN_FLIGHT).decrement(1);
 }
 
 pub fn lease_extended(result: &'static str) {

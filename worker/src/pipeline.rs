@@ -17,7 +17,7 @@ use crate::error::{Class, JobError, Kind};
 use crate::metrics::{self, Step};
 use crate::render::{RenderError, RenderSettings, Rendered, render};
 use crate::source::{Paid, SourceMaker};
-use crate::store::ObjectStore;
+use crate::store::{ObjectStore, StoreError};
 
 /// Where the time comes from; tests bring their own.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -112,7 +112,9 @@ impl Pipeline {
     }
 
     /// Makes the record of a job that was held say where it goes: back into the queue, or to the dead-letter queue.
-    async fn give_back(&self, job: &Job, claimant: &Claimant, is_last: bool) -> Outcome {
+    ///
+    /// Safe after a [`process`](Self::process) that was dropped: what that had written last is found.
+    pub async fn give_back(&self, job: &Job, claimant: &Claimant, is_last: bool) -> Outcome {
         match claim(self.store.as_ref(), job, claimant, &*self.clock).await {
             Ok(Claimed::Held(held)) => {
                 let ended = self.conclude(job, held, Err(Stop::GivenBack), is_last).await;
@@ -120,6 +122,7 @@ impl Pipeline {
             }
             Ok(Claimed::AlreadyFinal(status)) => Outcome::AlreadyFinal(status),
             Ok(Claimed::Elsewhere { for_at_most }) => Outcome::HeldElsewhere { for_at_most },
+            Ok(Claimed::OtherSpec) => Outcome::KeyConflict,
             // The store may be what is down; then the claim runs out by itself.
             Err(_) => Outcome::GivenBack,
         }
@@ -132,6 +135,7 @@ impl Pipeline {
             Ok(Claimed::Elsewhere { for_at_most }) => {
                 return Attempt::Ended(Ok(Outcome::HeldElsewhere { for_at_most }));
             }
+            Ok(Claimed::OtherSpec) => return Attempt::Ended(Ok(Outcome::KeyConflict)),
             Err(error) if pass.blames_environment(&error, &job.id) => return Attempt::Hold(error),
             Err(error) => return Attempt::Ended(Err(error)),
         };
@@ -230,7 +234,7 @@ impl Pipeline {
         let render_seconds = (rendered.decode + rendered.resize + rendered.encode).as_secs_f64();
         let size = rendition.bytes.len();
         let started = Instant::now();
-        self.store.write_image(&job.id, rendered.rendition.bytes, &job.trace).await?;
+        self.write_image(job, held, rendered.rendition.bytes).await?;
         let took = started.elapsed();
         metrics::step_took(Step::Publish, took);
         held.finish(self.store.as_ref(), (self.clock)(), Status::Succeeded, |record| {
@@ -242,6 +246,21 @@ impl Pipeline {
         .await?;
         metrics::published(size);
         Ok(Outcome::Published)
+    }
+
+    /// Writes the picture, over another one only while the claim is ours: a worker that lost it must not change the bytes
+    /// that the record of its successor describes.
+    async fn write_image(&self, job: &Job, held: &mut Held, webp: Bytes) -> Result<(), Stop> {
+        match self.store.create_image(&job.id, webp.clone(), &job.trace).await {
+            Ok(()) => Ok(()),
+            Err(StoreError::Failed(error)) => Err(error.into()),
+            // An attempt that died before its record, our own write repeated, or somebody who has published: the record
+            // tells. A renewal of the claim that succeeds proves that nobody has, and from here on others step back.
+            Err(StoreError::Conflict) => {
+                held.advance(self.store.as_ref(), (self.clock)(), |_| {}).await?;
+                Ok(self.store.write_image(&job.id, webp, &job.trace).await?)
+            }
+        }
     }
 
     /// Makes the record say how the attempt ended.

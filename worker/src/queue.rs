@@ -171,7 +171,8 @@ fn classify<E>(error: &SdkError<E>) -> QueueError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let detail = aws_sdk_sqs::error::DisplayErrorContext(error).to_string();
+    // Not the SDK's own words: an answer to a receive has whole messages in it, and this goes into the log and `/ready`.
+    let detail = service::detail::answer(error.code(), error.message(), error);
     let Some(code) = error.code() else {
         let credentials = crate::store::lacks_credentials(error);
         return if credentials { QueueError::Misconfigured(detail) } else { QueueError::Unavailable(detail) };
@@ -195,5 +196,31 @@ where
         | "ExpiredTokenException"
         | "InvalidAddress" => QueueError::Misconfigured(detail),
         _ => QueueError::Unavailable(detail),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_sqs::config::http::HttpResponse;
+    use aws_sdk_sqs::operation::receive_message::ReceiveMessageError;
+    use aws_smithy_types::body::SdkBody;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_not_quoted() {
+        let body = r#"{"Messages":[{"Body":"a-very-private-fox"#;
+        let answer = HttpResponse::new(200.try_into().unwrap(), SdkBody::from(body));
+        let error: SdkError<ReceiveMessageError> = SdkError::response_error("cut off at offset 41", answer);
+        let told = classify(&error).to_string();
+        assert_eq!(told, "the queue is unavailable: response error: cut off at offset 41");
+    }
+
+    #[test]
+    fn an_error_is_told_by_code_and_message() {
+        let metadata = aws_sdk_sqs::error::ErrorMetadata::builder().code("AccessDenied").message("not you").build();
+        let answer = HttpResponse::new(403.try_into().unwrap(), SdkBody::from("a-very-private-fox"));
+        let error = SdkError::service_error(ReceiveMessageError::generic(metadata), answer);
+        assert_eq!(classify(&error), QueueError::Misconfigured("AccessDenied: not you".into()));
     }
 }

@@ -9,7 +9,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
-use job::{JobId, ObjectKind, Record, SourceInfo, TraceContext, image_key, record_key, source_key};
+use job::{JobId, ObjectKind, Place, Record, SourceInfo, TraceContext, image_key, record_key, source_key};
 use thiserror::Error;
 
 use crate::error::{JobError, Kind};
@@ -36,7 +36,7 @@ pub enum StoreError {
     Failed(#[from] JobError),
 }
 
-/// Records with conditional writes, sources and images without.
+/// Records and pictures with conditional writes, sources without.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + 'static {
     async fn read_record(&self, id: &JobId) -> Result<Option<(Record, ETag)>, JobError>;
@@ -51,7 +51,10 @@ pub trait ObjectStore: Send + Sync + 'static {
 
     async fn write_source(&self, id: &JobId, source: &Source) -> Result<(), JobError>;
 
-    /// Writes the picture that the CDN serves, tagged for the standard retention.
+    /// Writes the picture that the CDN serves, tagged for the standard retention, if there is none.
+    async fn create_image(&self, id: &JobId, webp: Bytes, trace: &TraceContext) -> Result<(), StoreError>;
+
+    /// Writes it over one that is there: only for whoever has just proved the claim.
     async fn write_image(&self, id: &JobId, webp: Bytes, trace: &TraceContext) -> Result<(), JobError>;
 }
 
@@ -95,6 +98,13 @@ impl S3Store {
         self.put(record_key(&record.id), ObjectKind::Record, body.into())
     }
 
+    fn put_image(&self, id: &JobId, webp: Bytes, trace: &TraceContext) -> PutObjectFluentBuilder {
+        self.put(image_key(id), ObjectKind::Image, webp)
+            .tagging(job::STANDARD_RETENTION_TAG)
+            .metadata("job-id", id.to_string())
+            .metadata("correlation-id", trace.correlation_id.as_str())
+    }
+
     /// Returns the object's bytes and metadata, or `None` where there is none.
     async fn get(
         &self,
@@ -118,8 +128,9 @@ impl S3Store {
 impl ObjectStore for S3Store {
     async fn read_record(&self, id: &JobId) -> Result<Option<(Record, ETag)>, JobError> {
         let Some((body, object)) = self.get(record_key(id)).await? else { return Ok(None) };
-        let record = serde_json::from_slice(&body)
-            .map_err(|error| JobError::new(Kind::StoreUnavailable, format!("record cannot be read: {error}")))?;
+        let record = serde_json::from_slice(&body).map_err(|error| {
+            JobError::new(Kind::StoreUnavailable, format!("record cannot be read: {}", Place::from(error)))
+        })?;
         Ok(Some((record, ETag(object.e_tag.unwrap_or_default()))))
     }
 
@@ -160,17 +171,16 @@ impl ObjectStore for S3Store {
         Ok(())
     }
 
+    async fn create_image(&self, id: &JobId, webp: Bytes, trace: &TraceContext) -> Result<(), StoreError> {
+        let put = self.put_image(id, webp, trace).if_none_match("*");
+        // As for the source.
+        put.customize().disable_payload_signing().send().await.map_err(conditional)?;
+        Ok(())
+    }
+
     async fn write_image(&self, id: &JobId, webp: Bytes, trace: &TraceContext) -> Result<(), JobError> {
-        self.put(image_key(id), ObjectKind::Image, webp)
-            .tagging(job::STANDARD_RETENTION_TAG)
-            .metadata("job-id", id.to_string())
-            .metadata("correlation-id", trace.correlation_id.as_str())
-            .customize()
-            // As for the source.
-            .disable_payload_signing()
-            .send()
-            .await
-            .map_err(|error| classify(&error))?;
+        let put = self.put_image(id, webp, trace);
+        put.customize().disable_payload_signing().send().await.map_err(|error| classify(&error))?;
         Ok(())
     }
 }
@@ -191,8 +201,11 @@ fn classify<E>(error: &SdkError<E>) -> JobError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
-    let detail = aws_sdk_s3::error::DisplayErrorContext(error).to_string();
     let status = error.raw_response().map(|response| response.status().as_u16());
+    let mut detail = service::detail::answer(error.code(), error.message(), error);
+    if let (None, Some(status)) = (error.code(), status) {
+        detail = format!("status {status}: {detail}");
+    }
     let kind = match error.code() {
         Some("NoSuchBucket") => Kind::BucketNotFound,
         Some("ExpiredToken" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken") => {
@@ -209,4 +222,36 @@ where
 /// Returns whether the call failed because no credentials could be had: then it was never sent.
 pub(crate) fn lacks_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source()).any(|cause| cause.is::<CredentialsError>())
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::config::http::HttpResponse;
+    use aws_sdk_s3::error::ErrorMetadata;
+    use aws_sdk_s3::operation::get_object::GetObjectError;
+    use aws_smithy_types::body::SdkBody;
+
+    use super::*;
+
+    fn answer(status: u16) -> HttpResponse {
+        HttpResponse::new(status.try_into().unwrap(), SdkBody::from("a-very-private-fox"))
+    }
+
+    #[test]
+    fn no_error_quotes_the_raw_answer() {
+        let unread: SdkError<GetObjectError> = SdkError::response_error("unexpected end", answer(200));
+        let refused = SdkError::service_error(GetObjectError::generic(ErrorMetadata::builder().build()), answer(403));
+        let slow = ErrorMetadata::builder().code("SlowDown").message("reduce your rate").build();
+        let slow = SdkError::service_error(GetObjectError::generic(slow), answer(503));
+        for (error, kind, detail) in [
+            (unread, Kind::StoreUnavailable, "status 200: response error: unexpected end"),
+            (refused, Kind::AccessDenied, "status 403: service error: unhandled error"),
+            (slow, Kind::StoreUnavailable, "SlowDown: reduce your rate"),
+        ] {
+            let told = classify(&error);
+            assert_eq!(told.kind, kind);
+            assert!(told.detail.starts_with(detail), "{told}");
+            assert!(!told.detail.contains("fox"), "{told}");
+        }
+    }
 }

@@ -34,6 +34,25 @@ async fn good_and_bad_jobs_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_field_that_is_there_twice_is_refused_as_in_a_single_job() {
+    let api = TestApi::new();
+    let twice = r#"{"prompt": "fox", "prompt": "hen"}"#;
+    let raw = |path: &str, body: String| {
+        let mut request = post(path, &json!(null));
+        *request.body_mut() = body.into();
+        request
+    };
+    let single = api.send(raw("/v1/jobs", twice.to_owned())).await;
+    single.assert_invalid("prompt");
+    let answer = api.send(raw("/v1/batches", format!(r#"{{"jobs": [{{"prompt": "owl"}}, {twice}]}}"#))).await;
+    assert_eq!(answer.status, 202);
+    let error = &answer.body["jobs"][1]["error"]["errors"][0];
+    assert_eq!((&error["field"], &error["detail"]), (&json!("prompt"), &json!("duplicate field `prompt`")));
+    let prompts: Vec<_> = api.queue.jobs().iter().map(|job| job.spec.prompt().to_owned()).collect();
+    assert_eq!(prompts, ["owl"]);
+}
+
+#[tokio::test]
 async fn a_hundred_jobs_fit_and_one_more_does_not() {
     let api = TestApi::new();
     let jobs = |count: usize| json!((0..count).map(|n| json!({"prompt": format!("fox {n}")})).collect::<Vec<_>>());

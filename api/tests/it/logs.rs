@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use api::app::Ports;
 use api::queue::QueueError;
+use api::store::StoreError;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tracing::subscriber::DefaultGuard;
 
-use crate::support::{BrokenQueue, MemoryQueue, MemoryRecords, NORTH_KEY, TestApi, get, post, with};
+use crate::support::{BrokenQueue, BrokenRecords, MemoryQueue, MemoryRecords, NORTH_KEY, TestApi, get, post, with};
 
 #[derive(Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);
@@ -28,13 +29,17 @@ impl io::Write for Captured {
 impl Captured {
     /// Captures what this thread logs at info and above, until the guard is dropped.
     fn begin() -> (Self, DefaultGuard) {
+        Self::begin_at(tracing::Level::INFO)
+    }
+
+    fn begin_at(level: tracing::Level) -> (Self, DefaultGuard) {
         let captured = Self::default();
         let writer = captured.clone();
         let subscriber = tracing_subscriber::fmt()
             .json()
             .flatten_event(true)
             .with_span_list(false)
-            .with_max_level(tracing::Level::INFO)
+            .with_max_level(level)
             .with_writer(move || writer.clone())
             .finish();
         (captured, tracing::subscriber::set_default(subscriber))
@@ -91,6 +96,23 @@ async fn a_failure_is_logged_once_with_its_cause_and_names() {
     assert_eq!(errors[0]["problem.code"], "queue_unavailable");
     assert_eq!(errors[0]["cause"], "queue refuses us: AccessDenied: no");
     assert_eq!(errors[0]["span"]["correlation.id"], "assignment-42");
+}
+
+#[tokio::test]
+async fn a_failure_names_its_job_even_where_only_warnings_are_logged() {
+    let (captured, _guard) = Captured::begin_at(tracing::Level::WARN);
+    let (queue, records) = (Arc::new(MemoryQueue::default()), Arc::new(MemoryRecords::default()));
+    let broken = Arc::new(BrokenRecords(StoreError::Unavailable("down".into())));
+    let ports = Ports { queue: queue.clone(), records: broken, now: Timestamp::now };
+    let api = TestApi::with_ports(&[], queue, records, ports);
+    let id = crate::support::job().id;
+    api.send(with(get(&format!("/v1/jobs/{id}")), "x-correlation-id", "assignment-42")).await;
+
+    let lines = captured.lines();
+    let [line] = &lines[..] else { panic!("{}", captured.text()) };
+    assert_eq!(line["message"], "request failed");
+    assert_eq!(line["span"]["job.id"], id.to_string());
+    assert_eq!(line["span"]["correlation.id"], "assignment-42");
 }
 
 #[tokio::test]

@@ -14,5 +14,6 @@ mod limits;
 mod logs;
 mod openapi;
 mod serving;
+mod binary;
 mod contract;
 mod docs;

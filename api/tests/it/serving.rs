@@ -1,6 +1,7 @@
 //! The service on a real port: ready when it listens, drained when it stops.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api::app::{Application, Ports, ServeError, Stopped};
 use jiff::Timestamp;
@@ -50,7 +51,7 @@ async fn a_held_request_is_answered_before_the_service_stops() {
         read_all(stream).await
     };
     let (stopped, answer) = tokio::join!(serving, client);
-    assert_eq!(stopped.unwrap(), Stopped::Drained);
+    assert_eq!(stopped, Stopped::Drained);
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     assert!(answer.contains(r#""status":"queued""#), "{answer}");
     assert!(readiness.reasons().contains_key("stopping"));
@@ -78,7 +79,29 @@ async fn a_request_that_never_ends_is_cut_off_after_the_grace() {
     };
     let (stopped, (interim, _stream)) = tokio::join!(serving, client);
     assert_eq!(&interim, b"HTTP/1.1 100");
-    assert_eq!(stopped.unwrap(), Stopped::GraceRanOut);
+    assert_eq!(stopped, Stopped::GraceRanOut);
+}
+
+#[tokio::test]
+async fn half_a_request_does_not_hold_up_the_stop() {
+    let readiness = Readiness::starting();
+    let application = build(&["--shutdown-grace-seconds=600"], &readiness, Arc::default()).await.unwrap();
+    let addr = application.local_addr();
+    let shutdown = CancellationToken::new();
+    let serving = application.run_until_stopped(shutdown.clone().cancelled_owned());
+    let client = async {
+        let mut half = TcpStream::connect(addr).await.unwrap();
+        half.write_all(b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\n").await.unwrap();
+        // An answer on a later connection: the half request has been read.
+        let answer = read_all(open_poll(addr, "wait=0").await).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        shutdown.cancel();
+        half
+    };
+    let before = Instant::now();
+    let (stopped, _half) = tokio::join!(serving, client);
+    assert_eq!(stopped, Stopped::Drained);
+    assert!(before.elapsed() < Duration::from_secs(60), "{:?}", before.elapsed());
 }
 
 #[tokio::test]

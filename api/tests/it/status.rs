@@ -7,7 +7,7 @@ use jiff::{Timestamp, ToSpan};
 use job::{Failure, FailureCode, Status};
 use serde_json::json;
 
-use crate::support::{MemoryQueue, MemoryRecords, SOUTH_KEY, TestApi, claimed, get, job, succeeded, with};
+use crate::support::{MemoryQueue, MemoryRecords, SOUTH_KEY, TestApi, claimed, get, job, post, succeeded, with};
 
 #[tokio::test]
 async fn a_job_without_a_record_is_queued() {
@@ -105,6 +105,24 @@ async fn nothing_is_queued_for_longer_than_the_queue_keeps_it() {
     }
 }
 
+/// The limit of the guarantee above, as README.md and docs/operations.md tell it.
+#[tokio::test]
+async fn an_id_from_a_key_reads_queued_as_long_as_it_has_no_record_and_a_repeat_mends_it() {
+    fn in_five_days() -> Timestamp {
+        Timestamp::now() + (5 * 24).hours()
+    }
+    let (queue, records) = (Arc::new(MemoryQueue::default()), Arc::new(MemoryRecords::default()));
+    let ports = Ports { queue: queue.clone(), records: records.clone(), now: in_five_days };
+    let api = TestApi::with_ports(&[], queue, records, ports);
+    let submit = async || api.send(with(post("/v1/jobs", &json!({"prompt": "fox"})), "idempotency-key", "one")).await;
+    let id = submit().await.id();
+    let view = api.get(&format!("/v1/jobs/{id}")).await.body;
+    assert_eq!((&view["status"], view.get("created_at")), (&json!("queued"), None));
+    // The message may be lost; the same request puts it into the queue again.
+    assert_eq!(submit().await.id(), id);
+    assert_eq!(api.queue.jobs().len(), 2);
+}
+
 #[tokio::test]
 async fn an_id_that_is_not_the_callers_is_not_there() {
     let api = TestApi::new();
@@ -115,7 +133,7 @@ async fn an_id_that_is_not_the_callers_is_not_there() {
     let forged = format!("{uuid}-0123456789abcdef");
     for bad in ["x", "%ff", &forged, &id.to_uppercase(), &format!("{id}0"), "%00"] {
         for path in [format!("/v1/jobs/{bad}"), format!("/v1/jobs/{bad}/cancel")] {
-            let request = if path.ends_with("cancel") { crate::support::post(&path, &json!(null)) } else { get(&path) };
+            let request = if path.ends_with("cancel") { post(&path, &json!(null)) } else { get(&path) };
             let answer = api.send(request).await;
             answer.assert_problem(404, "job_not_found");
         }

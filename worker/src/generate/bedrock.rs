@@ -76,8 +76,8 @@ impl Generator for BedrockGenerator {
             .map_err(|error| classify::invoke_error(&error, request))?;
         // Under a millisecond for a picture of 2 MB: not worth a hop to the CPU pool.
         match landing.take() {
-            Some(received) => parse_answer(&received.map_err(classify::receive_error)?.body, request.seed),
-            None => parse_answer(output.body.as_ref(), request.seed),
+            Some(received) => parse_answer(&received.map_err(classify::receive_error)?.body, request),
+            None => parse_answer(output.body.as_ref(), request),
         }
     }
 

@@ -8,12 +8,10 @@ use aws_sdk_bedrockruntime::config::http::HttpResponse;
 use aws_sdk_bedrockruntime::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
 use aws_sdk_bedrockruntime::operation::invoke_model::InvokeModelError;
 use aws_smithy_runtime_api::box_error::BoxError;
+use service::detail::{all_causes, bounded, causes};
 
 use super::GenerateRequest;
 use crate::error::{JobError, Kind};
-
-/// Longest detail in characters: it goes into logs and records.
-const MAX_DETAIL_CHARS: usize = 500;
 
 /// Server's hint of when to come back, in milliseconds. `Retry-After` is not used by AWS.
 const RETRY_AFTER: &str = "x-amz-retry-after";
@@ -33,21 +31,20 @@ pub(super) fn invoke_error(error: &SdkError<InvokeModelError, HttpResponse>, req
                 format!("{} (status {status}): {message}", code.unwrap_or("no code")),
             )
         }
-        SdkError::ResponseError(_) => (Kind::ModelAnswerMalformed, causes(error)),
-        SdkError::TimeoutError(_) => (Kind::ModelTimedOut, causes(error)),
+        SdkError::ResponseError(_) => (Kind::ModelAnswerMalformed, all_causes(error)),
+        SdkError::TimeoutError(_) => (Kind::ModelTimedOut, all_causes(error)),
         _ => {
-            let detail = causes(error);
+            let detail = all_causes(error);
             (kind_of_no_answer(error, &detail), detail)
         }
     };
     let retry_after = response.and_then(retry_after);
-    JobError::new(kind, bounded(without_prompt(detail, request))).with_retry_after(retry_after)
+    JobError::new(kind, harmless(detail, request)).with_retry_after(retry_after)
 }
 
 /// Tells what went wrong with an answer that began with success and then could not be received.
 pub(super) fn receive_error(error: BoxError) -> JobError {
-    let detail = chain(error.as_ref()).map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    JobError::new(Kind::ModelAnswerMalformed, bounded(detail))
+    JobError::new(Kind::ModelAnswerMalformed, causes(error.as_ref()))
 }
 
 /// An error without a code keeps its message in its source, not in its own metadata.
@@ -150,11 +147,6 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-fn causes(error: &SdkError<InvokeModelError, HttpResponse>) -> String {
-    // Display only: the debug form of an error carries headers and whole answers.
-    chain(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 fn has(text: &str, lowercase: &str) -> bool {
     text.to_lowercase().contains(lowercase)
 }
@@ -167,6 +159,11 @@ fn retry_after(response: &HttpResponse) -> Option<Duration> {
 /// Shorter texts are not looked for in messages.
 const MIN_QUOTE_CHARS: usize = 8;
 
+/// Makes a text of the service's fit for logs, records and clients: without the prompt it may quote, and bounded.
+pub(super) fn harmless(text: String, request: &GenerateRequest) -> String {
+    bounded(without_prompt(text, request))
+}
+
 fn without_prompt(detail: String, request: &GenerateRequest) -> String {
     let texts = [Some(request.prompt.as_str()), request.negative_prompt.as_deref()];
     texts
@@ -174,14 +171,26 @@ fn without_prompt(detail: String, request: &GenerateRequest) -> String {
         .flatten()
         // A text of a few characters is part of any message by chance, and gives nothing away.
         .filter(|text| text.chars().count() >= MIN_QUOTE_CHARS)
-        .fold(detail, |detail, text| if detail.contains(text) { detail.replace(text, "[prompt]") } else { detail })
+        .flat_map(|text| [text.to_owned(), json_escaped(text), ascii_escaped(text)])
+        .fold(detail, |detail, text| if detail.contains(&text) { detail.replace(&text, "[prompt]") } else { detail })
 }
 
-fn bounded(mut detail: String) -> String {
-    if let Some((end, _)) = detail.char_indices().nth(MAX_DETAIL_CHARS) {
-        detail.truncate(end);
-    }
-    detail
+/// The text as it stands in the request's body: a service that quotes what it could not read quotes this.
+fn json_escaped(text: &str) -> String {
+    let quoted = serde_json::to_string(text).expect("a text always serialises");
+    quoted.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned()
+}
+
+/// The same where everything but ASCII is escaped as well, as Python does by default.
+fn ascii_escaped(text: &str) -> String {
+    let mut units = [0; 2];
+    json_escaped(text).chars().fold(String::new(), |mut escaped, c| {
+        match c {
+            c if c.is_ascii() => escaped.push(c),
+            c => escaped.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}"))),
+        }
+        escaped
+    })
 }
 
 #[cfg(test)]

@@ -182,7 +182,7 @@ async fn the_servers_hint_is_in_milliseconds() {
 async fn a_detail_is_bounded_and_never_quotes_the_prompt() {
     let error = refused(400, "ValidationException", &format!("{}{PROMPT}{}", "ä".repeat(10), "x".repeat(9000))).await;
     assert!(error.detail.contains("ää[prompt]xx"), "{error}");
-    assert_eq!(error.detail.chars().count(), MAX_DETAIL_CHARS);
+    assert_eq!(error.detail.chars().count(), service::detail::MAX_DETAIL_CHARS);
 }
 
 #[tokio::test]

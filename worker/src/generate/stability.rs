@@ -2,11 +2,16 @@
 
 use std::borrow::Cow;
 
+use job::Place;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::classify::harmless;
 use super::{GenerateRequest, SourceImage};
 use crate::error::{JobError, Kind};
+
+/// Longest finish reason that is passed on, in characters: the documented ones have 40.
+const MAX_REASON_CHARS: usize = 200;
 
 /// The text-to-image models this worker speaks to. All three are served in us-west-2 only (November 2026).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,19 +118,18 @@ struct Answer<'a> {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Reads the answer to a request made with `requested_seed`, which is also the seed of the picture when the answer does
-/// not tell. Only the first picture counts: we ask for one.
+/// Reads the answer to `request`, whose seed is also that of the picture when the answer does not tell. Only the first
+/// picture counts: we ask for one.
 ///
 /// # Errors
 /// `ContentFiltered`, `ModelFailed` ('Inference error') or `ModelAnswerMalformed`.
-pub(super) fn parse_answer(body: &[u8], requested_seed: u32) -> Result<SourceImage, JobError> {
+pub(super) fn parse_answer(body: &[u8], request: &GenerateRequest) -> Result<SourceImage, JobError> {
     // Only line, column and serde's category: its message may quote the body.
     let answer: Answer<'_> = serde_json::from_slice(body).map_err(|error| {
-        let (category, line, column) = (error.classify(), error.line(), error.column());
-        malformed(format!("answer of {} bytes is not as documented: {category:?} at {line}:{column}", body.len()))
+        malformed(format!("answer of {} bytes is not as documented: {}", body.len(), Place::from(error)))
     })?;
     if let Some(reason) = first(&answer.finish_reasons) {
-        return Err(finish_error(&reason.0));
+        return Err(finish_error(&reason.0, request));
     }
     let Some(image) = first(&answer.images) else {
         return Err(malformed("answer has neither a finish reason nor an image"));
@@ -136,7 +140,7 @@ pub(super) fn parse_answer(body: &[u8], requested_seed: u32) -> Result<SourceIma
     if bytes.is_empty() {
         return Err(malformed("image is empty"));
     }
-    Ok(SourceImage { bytes: bytes.into(), seed: seed_of(&answer.seeds).unwrap_or(requested_seed) })
+    Ok(SourceImage { bytes: bytes.into(), seed: seed_of(&answer.seeds).unwrap_or(request.seed) })
 }
 
 fn first<'a, 'b>(items: &'b Option<Vec<Option<Text<'a>>>>) -> Option<&'b Text<'a>> {
@@ -149,8 +153,10 @@ fn seed_of(seeds: &serde_json::Value) -> Option<u32> {
     u32::try_from(number).ok()
 }
 
-fn finish_error(reason: &str) -> JobError {
-    let detail: String = reason.chars().take(200).collect();
+/// The reason is the model's own text and ends in the log, the record and the client's answer.
+fn finish_error(reason: &str, request: &GenerateRequest) -> JobError {
+    // First without the prompt: once it is cut, a quote could not be found any more.
+    let detail: String = harmless(reason.to_owned(), request).chars().take(MAX_REASON_CHARS).collect();
     if reason.starts_with("Filter reason:") {
         JobError::new(Kind::ContentFiltered, detail)
     } else if reason == "Inference error" {
@@ -173,6 +179,10 @@ mod tests {
 
     fn request(negative_prompt: Option<&str>, seed: u32) -> GenerateRequest {
         GenerateRequest { prompt: "a \"fox\"\n狐".into(), negative_prompt: negative_prompt.map(str::to_owned), seed }
+    }
+
+    fn parsed(body: &[u8], seed: u32) -> Result<SourceImage, JobError> {
+        parse_answer(body, &request(Some("rain in the woods"), seed))
     }
 
     fn sent(model: StabilityModel, request: &GenerateRequest) -> Value {
@@ -241,13 +251,13 @@ mod tests {
         ] {
             let body = json!({"seeds": seeds, "finish_reasons": [null], "images": ["AAEC", "!"]}).to_string();
             let expected = SourceImage { bytes: vec![0, 1, 2].into(), seed };
-            assert_eq!(parse_answer(body.as_bytes(), 5), Ok(expected), "{body}");
+            assert_eq!(parsed(body.as_bytes(), 5), Ok(expected), "{body}");
         }
         // Fields may be missing, unknown or escaped.
         for body in [r#"{"images":["AAEC"]}"#, r#"{"more":{},"images":["\u0041AEC"],"finish_reasons":[]}"#] {
-            assert_eq!(parse_answer(body.as_bytes(), 5).unwrap().bytes.as_ref(), [0, 1, 2]);
+            assert_eq!(parsed(body.as_bytes(), 5).unwrap().bytes.as_ref(), [0, 1, 2]);
         }
-        let slash = parse_answer(br#"{"images":["\/\/\/\/"]}"#, 5).unwrap();
+        let slash = parsed(br#"{"images":["\/\/\/\/"]}"#, 5).unwrap();
         assert_eq!(slash.bytes.as_ref(), [255, 255, 255]);
     }
 
@@ -274,18 +284,38 @@ mod tests {
             ("{}", Kind::ModelAnswerMalformed),
             ("null", Kind::ModelAnswerMalformed),
         ] {
-            let error = parse_answer(body.as_bytes(), 5).unwrap_err();
+            let error = parsed(body.as_bytes(), 5).unwrap_err();
             assert_eq!(error.kind, kind, "{body}: {error}");
             assert!(error.detail.len() < 300, "{error}");
         }
-        let refused = parse_answer(br#"{"finish_reasons":["Filter reason: prompt"]}"#, 5).unwrap_err();
+        let refused = parsed(br#"{"finish_reasons":["Filter reason: prompt"]}"#, 5).unwrap_err();
         assert_eq!(refused.detail, "Filter reason: prompt");
+    }
+
+    #[test]
+    fn a_finish_reason_never_quotes_the_prompt_in_whatever_form() {
+        let prompt = "a \"secret\" garden\n狐 \u{1F98A}";
+        let request = GenerateRequest { prompt: prompt.into(), negative_prompt: Some("no crows".into()), seed: 7 };
+        let escaped = r#"a \"secret\" garden\n狐 🦊"#;
+        let ascii = r#"a \"secret\" garden\n\u72d0 \ud83e\udd8a"#;
+        // Far enough in that a cut alone would leave a part of it.
+        let filler = "x".repeat(MAX_REASON_CHARS - 25);
+        for quote in [prompt, escaped, ascii, "no crows"] {
+            for reason in [format!("Filter reason: {quote}"), format!("Tired of {quote}"), format!("{filler} {quote}")]
+            {
+                let body = json!({ "finish_reasons": [reason] }).to_string();
+                let detail = parse_answer(body.as_bytes(), &request).unwrap_err().detail;
+                assert!(detail.contains("[prompt]"), "{detail}");
+                assert!(!detail.contains("secret") && !detail.contains("crows"), "{detail}");
+                assert!(detail.chars().count() < MAX_REASON_CHARS + 30, "{detail}");
+            }
+        }
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_an_answer_or_an_error(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let answer = parse_answer(&body, 5);
+            let answer = parsed(&body, 5);
             prop_assert!(answer.is_err() || serde_json::from_slice::<Value>(&body).is_ok());
         }
 
@@ -293,10 +323,10 @@ mod tests {
         fn any_picture_survives_the_way(bytes in proptest::collection::vec(any::<u8>(), 1..200), seed: u32) {
             let image = base64_simd::STANDARD.encode_to_string(&bytes);
             let body = json!({"seeds": [seed], "finish_reasons": [null], "images": [image]}).to_string();
-            prop_assert_eq!(parse_answer(body.as_bytes(), 0), Ok(SourceImage { bytes: bytes.into(), seed }));
+            prop_assert_eq!(parsed(body.as_bytes(), 0), Ok(SourceImage { bytes: bytes.into(), seed }));
             // Cut off anywhere, it is an error and not half a picture.
             let cut = seed as usize % body.len();
-            prop_assert_eq!(parse_answer(&body.as_bytes()[..cut], 0).unwrap_err().kind, Kind::ModelAnswerMalformed);
+            prop_assert_eq!(parsed(&body.as_bytes()[..cut], 0).unwrap_err().kind, Kind::ModelAnswerMalformed);
         }
     }
 }

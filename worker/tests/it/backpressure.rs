@@ -18,6 +18,18 @@ async fn never_more_in_flight_than_slots() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_idle_worker_has_nothing_in_flight() {
+    let world = World::new();
+    let worker = world.start();
+    // In its long poll most of the time, with the slots for what that may bring.
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(worker.in_flight(), 0);
+    }
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_peer_gets_what_a_busy_worker_cannot_start() {
     let world = World::new();
     world.model.take(Duration::from_secs(60));

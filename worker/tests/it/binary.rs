@@ -25,6 +25,31 @@ async fn settings_that_contradict_each_other_are_named_and_end_it_with_64() {
 }
 
 #[tokio::test]
+async fn the_exit_code_tells_settings_from_faults() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().to_string();
+    for (name, value, code, said) in [
+        ("S3_BUCKET_NAME", "", 64, "--s3-bucket-name"),
+        ("WORKER_SLOTS", "many", 64, "--worker-slots"),
+        ("LOG_FILTER", "info=loud", 64, "LOG_FILTER"),
+        ("BEDROCK_MODEL_ID", "amazon.titan-image-generator-v2:0", 64, "BEDROCK_MODEL_ID"),
+        ("ADMIN_ADDR", taken.as_str(), 1, "ADMIN_ADDR"),
+    ] {
+        let output = Command::new(BINARY)
+            .env_clear()
+            .envs([("SQS_QUEUE_URL", "http://127.0.0.1:1/000000000000/q"), ("S3_BUCKET_NAME", "b")])
+            .env(name, value)
+            .kill_on_drop(true)
+            .output()
+            .await
+            .unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{name}: {text}");
+        assert!(text.starts_with("error: ") && !text.contains("error: error") && text.contains(said), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn what_arrives_after_sigterm_is_not_left_invisible() {
     let site = Site::start().await;
     let mut worker = WorkerProcess::start(&site, &[("RECEIVE_WAIT_SECONDS", "10")]).await;

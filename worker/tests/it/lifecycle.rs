@@ -131,9 +131,40 @@ async fn an_instance_in_a_warm_pool_receives_nothing_until_it_is_in_service() {
     instance.set(TARGET_STATE, "InService");
     site.succeeded(&job).await;
     worker.ready().await;
-    // A stop that is not the group's completes the hook as well; where none waits, the group refuses and nothing is lost.
+    // A stop that is not the group's, a deploy's for example, is none of the hook's business.
     worker.terminate();
     assert_eq!(worker.exit_code().await, Some(0));
+    assert_eq!(instance.actions(), []);
+    assert!(!worker.has_logged("termination hook"));
+}
+
+#[tokio::test]
+async fn an_instance_that_ends_in_the_warm_pool_lets_the_group_go_on() {
+    let (site, instance) = (Site::start().await, Instance::start().await);
+    instance.set(TARGET_STATE, "Warmed:Stopped");
+    let job = site.submit("a red fox").await;
+    let mut worker = instance.worker(&site, &HOOK).await;
+    worker.logged("in a warm pool").await;
+    instance.set(TARGET_STATE, "Warmed:Terminated");
+    assert_eq!(worker.exit_code().await, Some(0));
+    assert_eq!(instance.actions().len(), 1);
+    assert!(site.record(&job).await.is_none());
+    assert_eq!(site.backlog().await, (1, 0));
+}
+
+#[tokio::test]
+async fn an_instance_that_goes_back_to_the_warm_pool_stops_receiving_and_lets_the_group_go_on() {
+    let (site, instance) = (Site::start().await, Instance::start().await);
+    instance.set(TARGET_STATE, "InService");
+    let mut worker = instance.worker(&site, &HOOK).await;
+    let job = site.submit("a red fox").await;
+    site.succeeded(&job).await;
+    when("the watch", async || (instance.reads(TARGET_STATE) >= 2).then_some(())).await;
+    instance.set(TARGET_STATE, "Warmed:Hibernated");
+    assert_eq!(worker.exit_code().await, Some(0));
+    assert_eq!(instance.actions().len(), 1);
+    let late = site.submit("too late").await;
+    assert!(site.record(&late).await.is_none());
 }
 
 #[tokio::test]
@@ -171,7 +202,7 @@ async fn a_refused_completion_is_told_and_does_not_fail_the_exit() {
     instance.shared.lock().unwrap().refusing = true;
     let mut worker = instance.worker(&site, &HOOK).await;
     worker.ready().await;
-    worker.terminate();
+    instance.set(TARGET_STATE, "Terminated");
     assert_eq!(worker.exit_code().await, Some(0));
     let line = worker.logged("termination hook could not be completed").await;
     assert!(line["error"].as_str().unwrap().contains("No active Lifecycle Action found"), "{line}");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use job::{Claim, Failure, FailureCode, Record, SourceInfo, Status};
 use uuid::Uuid;
 use worker::error::{JobError, Kind};
@@ -19,6 +20,47 @@ async fn the_same_job_twice_in_the_queue_is_paid_once() {
     world.status(&job, Status::Succeeded).await;
     world.settled().await;
     assert_eq!(world.model.paid("a red fox"), 1);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_key_with_two_prompts_is_the_job_that_was_claimed_first() {
+    // The second arrives while the first is worked on, and again when it has ended.
+    for latency in [5, 0] {
+        let world = World::new();
+        world.model.take(Duration::from_secs(latency));
+        let first = world.submit("a red fox");
+        let mut second = world.job("a blue hen");
+        second.id = first.id;
+        let worker = world.start_with(&["--worker-slots", "4", "--cpu-threads", "1"]);
+        world.record_when(&first, |record| latency > 0 || record.status == Status::Succeeded).await;
+        world.queue.send(second.encode());
+        let record = world.status(&first, Status::Succeeded).await;
+        world.settled().await;
+        assert_eq!(world.store.record(&first.id), Some(record.clone()));
+        assert_eq!(record.spec_fingerprint, Some(first.spec.fingerprint()));
+        assert_eq!((world.model.paid("a red fox"), world.model.paid("a blue hen")), (1, 0));
+        assert_eq!(world.queue.dead(), [""; 0]);
+        worker.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_key_with_two_prompts_is_told_apart_after_the_first_one_has_failed() {
+    let world = World::new();
+    let first = world.job("a red fox");
+    // Exhausted, or given up by a worker: a record that may be claimed again, but only for its own spec.
+    let mut record = Record::begin(&first, world.now());
+    record.finish(Status::Failed, world.now());
+    record.error = Some(Failure::new(FailureCode::AttemptsExhausted, "earlier"));
+    world.store.put_record(record.clone());
+    let mut second = world.job("a blue hen");
+    second.id = first.id;
+    world.queue.send(second.encode());
+    let worker = world.start();
+    world.settled().await;
+    assert_eq!(world.store.record(&first.id), Some(record));
+    assert_eq!(world.model.calls(), 0);
     worker.stop().await;
 }
 
@@ -131,6 +173,38 @@ async fn a_later_step_that_fails_does_not_pay_again() {
         world.settled().await;
         worker.stop().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_lost_its_claim_leaves_the_published_picture_as_it_is() {
+    let world = World::new();
+    world.model.take(Duration::from_secs(10));
+    let worker = world.start();
+    let job = world.submit("a red fox");
+    let mut published = world.status(&job, Status::Generating).await;
+    published.finish(Status::Succeeded, world.now());
+    let theirs = Bytes::from_static(b"the picture of whoever took over");
+    world.store.publish_first(published.clone(), theirs.clone());
+    world.settled().await;
+    assert_eq!(world.store.image(&job.id), Some(theirs));
+    assert_eq!(world.store.record(&job.id), Some(published));
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picture_without_a_record_is_replaced_by_the_one_that_the_record_describes() {
+    let world = World::new();
+    let worker = world.start();
+    let job = world.job("a red fox");
+    // Of a worker that died between the two, perhaps one with other settings.
+    world.store.put_image(job.id, Bytes::from_static(b"left behind"));
+    world.queue.send(job.encode());
+    let record = world.status(&job, Status::Succeeded).await;
+    let webp = world.store.image(&job.id).unwrap();
+    assert_eq!(record.image.unwrap().bytes, webp.len() as u64);
+    assert_eq!((record.attempts, world.model.paid("a red fox")), (1, 1));
+    world.settled().await;
+    worker.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use job::Status;
+use job::{FailureCode, Status};
 use worker::consumer::Drained;
 use worker::error::{JobError, Kind};
 
@@ -66,6 +66,25 @@ async fn when_the_grace_is_over_the_rest_is_given_back() {
     assert!((110..=110 + 5 + 5).contains(&took), "{took} s");
 
     // A worker that starts afterwards ends the job.
+    let worker = world.start();
+    world.status(&stalled, Status::Succeeded).await;
+    world.settled().await;
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_grace_is_over_the_last_hand_over_leaves_a_word_in_the_record() {
+    let world = World::new();
+    world.model.script("a stalled picture", [Answer::Stall]);
+    let worker = world.start_with(&["--max-receive-count", "1"]);
+    let stalled = world.submit("a stalled picture");
+    world.status(&stalled, Status::Generating).await;
+    assert_eq!(worker.stop_leaving(1).await, Drained::GraceOver);
+    let record = world.store.record(&stalled.id).unwrap();
+    assert_eq!((record.status, record.claim, record.attempts), (Status::Failed, None, 1));
+    assert_eq!(record.error.unwrap().code, FailureCode::AttemptsExhausted);
+
+    // As after a redrive.
     let worker = world.start();
     world.status(&stalled, Status::Succeeded).await;
     world.settled().await;

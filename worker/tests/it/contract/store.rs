@@ -4,11 +4,11 @@ use bytes::Bytes;
 use devstack::stack::BUCKET;
 use futures::future::join_all;
 use jiff::Timestamp;
-use job::{Record, SourceInfo, Status, TraceContext, image_key, record_key, source_key};
+use job::{JobId, Record, SourceInfo, Status, TraceContext, image_key, record_key, source_key};
 use worker::error::Kind;
 use worker::store::{ETag, ObjectStore, S3Store, Source, StoreError};
 
-use super::{Server, kept_everywhere, kept_on_servers};
+use super::{Server, StoreUnderTest, kept_everywhere, kept_on_servers};
 use crate::support::job;
 
 kept_everywhere!(
@@ -19,6 +19,7 @@ kept_everywhere!(
     what_is_not_there_is_none,
     a_source_keeps_what_is_known_about_it,
     a_picture_can_be_written_again,
+    a_picture_is_created_once,
 );
 
 mod servers {
@@ -124,28 +125,42 @@ async fn a_source_keeps_what_is_known_about_it(server: Server) {
     }
 }
 
+impl StoreUnderTest {
+    async fn stored_image(&self, id: &JobId) -> Bytes {
+        match (&self.memory, self.client()) {
+            (Some(memory), _) => memory.image(id).unwrap(),
+            (None, Some(client)) => {
+                let object = client.get_object().bucket(BUCKET).key(image_key(id)).send().await.unwrap();
+                object.body.collect().await.unwrap().into_bytes()
+            }
+            (None, None) => unreachable!("a store is in memory or has a client"),
+        }
+    }
+}
+
 async fn a_picture_can_be_written_again(server: Server) {
     let tested = server.store().await;
     let id = record().id;
     // A redelivered job publishes again: it must neither fail nor leave the older picture.
     for picture in [&b"first"[..], b"second, longer"] {
         tested.store.write_image(&id, Bytes::from_static(picture), &TraceContext::generate()).await.unwrap();
-        let stored = match (&tested.memory, tested.client()) {
-            (Some(memory), _) => memory.image(&id).unwrap(),
-            (None, Some(client)) => {
-                let object = client.get_object().bucket(BUCKET).key(image_key(&id)).send().await.unwrap();
-                object.body.collect().await.unwrap().into_bytes()
-            }
-            (None, None) => unreachable!("a store is in memory or has a client"),
-        };
-        assert_eq!(stored, picture);
+        assert_eq!(tested.stored_image(&id).await, picture);
     }
+}
+
+async fn a_picture_is_created_once(server: Server) {
+    let tested = server.store().await;
+    let (id, trace) = (record().id, TraceContext::generate());
+    let create = async |webp: &'static [u8]| tested.store.create_image(&id, Bytes::from_static(webp), &trace).await;
+    create(b"first").await.unwrap();
+    assert_eq!(create(b"second, longer").await, Err(StoreError::Conflict));
+    assert_eq!(tested.stored_image(&id).await, &b"first"[..]);
 }
 
 async fn a_picture_is_stored_as_the_cdn_serves_it(server: Server) {
     let tested = server.store().await;
     let (id, trace) = (record().id, TraceContext::generate());
-    tested.store.write_image(&id, Bytes::from_static(b"webp"), &trace).await.unwrap();
+    tested.store.create_image(&id, Bytes::from_static(b"webp"), &trace).await.unwrap();
     let client = tested.client().unwrap();
     let head = client.head_object().bucket(BUCKET).key(image_key(&id)).send().await.unwrap();
     assert_eq!(head.content_type(), Some("image/webp"));

@@ -34,6 +34,7 @@ struct State {
     /// What clients could read, in order.
     history: Vec<Record>,
     lose_next_answer: bool,
+    published_by_another: Option<(Record, Bytes)>,
 }
 
 impl MemoryStore {
@@ -49,6 +50,23 @@ impl MemoryStore {
     /// The next record is written, and the answer gets lost on the way.
     pub fn lose_next_answer(&self) {
         self.state().lose_next_answer = true;
+    }
+
+    /// Just before the next picture is written, somebody else has published this one.
+    pub fn publish_first(&self, record: Record, webp: Bytes) {
+        self.state().published_by_another = Some((record, webp));
+    }
+
+    fn before_image(&self, id: &JobId) {
+        let published = self.state().published_by_another.take();
+        if let Some((record, webp)) = published {
+            self.state().images.insert(*id, webp);
+            self.put_record(record);
+        }
+    }
+
+    pub fn put_image(&self, id: JobId, webp: Bytes) {
+        self.state().images.insert(id, webp);
     }
 
     pub fn record(&self, id: &JobId) -> Option<Record> {
@@ -137,6 +155,17 @@ impl ObjectStore for MemoryStore {
     async fn write_source(&self, id: &JobId, source: &Source) -> Result<(), JobError> {
         self.check(Call::WriteSource)?;
         self.put_source(*id, source.clone());
+        Ok(())
+    }
+
+    async fn create_image(&self, id: &JobId, webp: Bytes, _: &TraceContext) -> Result<(), StoreError> {
+        self.check(Call::WriteImage)?;
+        self.before_image(id);
+        let mut state = self.state();
+        if state.images.contains_key(id) {
+            return Err(StoreError::Conflict);
+        }
+        state.images.insert(*id, webp);
         Ok(())
     }
 

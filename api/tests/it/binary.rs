@@ -1,0 +1,34 @@
+//! The real binary: its exit codes.
+
+use std::process::Command;
+
+use crate::support::{ID_KEYS, NORTH_KEY};
+
+#[test]
+fn the_exit_code_tells_settings_from_faults() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().to_string();
+    let keys = format!("north:{NORTH_KEY}");
+    for (name, value, code, said) in [
+        ("S3_BUCKET_NAME", "", 64, "--s3-bucket-name"),
+        ("MAX_WAITERS", "many", 64, "--max-waiters"),
+        ("API_KEYS", "north:short", 64, "API_KEYS"),
+        ("POLLS_PER_MINUTE", "1", 64, "POLLS_PER_MINUTE contradicts JOBS_PER_MINUTE"),
+        ("LOG_FILTER", "info=loud", 64, "LOG_FILTER"),
+        ("ADMIN_ADDR", taken.as_str(), 1, "ADMIN_ADDR"),
+        ("LISTEN_ADDR", taken.as_str(), 1, "LISTEN_ADDR"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_image-api"))
+            .env_clear()
+            .envs([("SQS_QUEUE_URL", "http://127.0.0.1:1/000000000000/q"), ("S3_BUCKET_NAME", "b")])
+            .envs([("CLOUDFRONT_DOMAIN", "cdn.example.com"), ("API_KEYS", &keys), ("JOB_ID_KEYS", ID_KEYS)])
+            .envs([("LISTEN_ADDR", "127.0.0.1:0"), ("ADMIN_ADDR", "127.0.0.1:0")])
+            .envs([("AWS_REGION", "us-west-2"), ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")])
+            .env(name, value)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{name}: {text}");
+        assert!(text.starts_with("error: ") && !text.contains("error: error") && text.contains(said), "{text}");
+    }
+}
