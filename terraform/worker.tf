@@ -92,7 +92,8 @@ resource "aws_autoscaling_group" "worker" {
   min_size            = var.worker_min_size
   max_size            = var.worker_max_size
   vpc_zone_identifier = local.instance_subnet_ids
-  health_check_type   = "EC2"
+  # It asks whether the instance runs, so one whose boot failed shuts itself down (templates/user_data.sh.tftpl).
+  health_check_type = "EC2"
   # Set, so that a new worker does not count as one with nothing to do while it starts.
   default_instance_warmup = 120
   capacity_rebalance      = true

@@ -100,7 +100,7 @@ run "scaling" {
   }
 
   assert {
-    condition     = strcontains(local.api_user_data, "OnUnitActiveSec=5min") && strcontains(local.api_user_data, "sqs get-queue-attributes") && strcontains(local.api_user_data, "systemctl enable --now image-api.service image-queue-touch.timer") && contains(jsondecode(aws_iam_role_policy.api.policy).Statement[*].Action, ["sqs:GetQueueAttributes", "sqs:SendMessage"]) && aws_autoscaling_group.api.min_size >= 1
+    condition     = strcontains(local.api_user_data, "OnUnitActiveSec=5min") && strcontains(local.api_user_data, "sqs get-queue-attributes") && strcontains(local.api_user_data, "systemctl enable --now --no-block image-api.service image-queue-touch.timer") && contains(jsondecode(aws_iam_role_policy.api.policy).Statement[*].Action, ["sqs:GetQueueAttributes", "sqs:SendMessage"]) && aws_autoscaling_group.api.min_size >= 1
     error_message = "queue_stays_active: SQS stops the metrics of a queue untouched for six hours and takes up to 15 minutes to begin again; with no worker the API has to touch it."
   }
 

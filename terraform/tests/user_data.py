@@ -23,8 +23,11 @@ STAND_INS = {
   "secretsmanager get-secret-value") case "$4" in *api-keys) printf '%s' "$API" ;; *) printf '%s' "$IDS" ;; esac ;;
   *) exit 1 ;;
 esac""",
-    "systemctl": "",
-    "dnf": "",
+    # The first start of a service fails; only who waits for it hears of it.
+    "systemctl": """case "$*" in "enable --now --no-block "*) exit 0 ;; enable*) exit 1 ;; esac""",
+    # Fails as often as DNF_FAILS says.
+    "dnf": """n=$(cat "$0.fails" 2>/dev/null || echo 0); echo $((n + 1)) >"$0.fails"; [ "$n" -ge "${DNF_FAILS:-0}" ]""",
+    "shutdown": "",
     "sleep": "",
 }
 
@@ -59,7 +62,7 @@ def check_install(service, script, environment, root):
     """The script installs the release it was made for, and starts it with the settings of the output."""
     pinned = re.search(r"echo '([0-9a-f]{64})  ", script)[1]
     ours = script.replace(pinned, hashlib.sha256(BINARY.encode()).hexdigest())
-    done, calls = run(ours, root, BINARY=BINARY)
+    done, calls = run(ours, root, BINARY=BINARY, DNF_FAILS="2")
     assert done.returncode == 0, done.stderr
     lines = (root / f"etc/image-pipeline/{service}.env").read_text().splitlines()
     assert dict(line.split("=", 1) for line in lines) == environment, lines
@@ -69,15 +72,26 @@ def check_install(service, script, environment, root):
     assert agent["logs"]["metrics_collected"]["prometheus"]["emf_processor"]["metric_declaration"]
     assert (root / f"usr/local/bin/{service}").stat().st_mode & 0o111
     order = [line.split()[0] for line in calls.splitlines()]
-    assert order == ["aws", "systemctl", "systemctl", "dnf", "amazon-cloudwatch-agent-ctl"], calls
-    assert f"enable --now {service}.service" in calls, calls
+    retried = ["dnf", "sleep", "dnf", "sleep", "dnf"]
+    assert order == ["aws", "systemctl", "systemctl", *retried, "amazon-cloudwatch-agent-ctl"], calls
+    assert f"enable --now --no-block {service}.service" in calls, calls
+    return ours
+
+
+def check_without_agent(service, script, root):
+    """A service that runs is not shut down because its logs cannot be shipped."""
+    done, calls = run(script, root, BINARY=BINARY, DNF_FAILS="99")
+    assert done.returncode != 0 and f"{service} runs, but ships no logs" in done.stderr, done
+    assert "enable --now" in calls and "shutdown" not in calls, calls
+    assert (root / "etc/logrotate.d/image-pipeline").exists()
 
 
 def check_refusal(service, script, root):
-    """Whatever is not the pinned release is neither installed nor started."""
+    """Whatever is not the pinned release is neither installed nor started, and the instance ends, but not at once."""
     done, calls = run(script, root, BINARY="something else")
     assert done.returncode != 0 and f"{service} is not installed" in done.stderr, done
     assert "systemctl" not in calls and not (root / f"usr/local/bin/{service}").exists(), calls
+    assert calls.splitlines()[-2:] == ["sleep 60", "shutdown -h now"], calls
 
 
 def check_secrets(root):
@@ -105,9 +119,10 @@ def main():
             file.write_text(script)
             subprocess.run([shellcheck, "--severity=style", file, "templates/image-secrets.sh"], check=True)
             environment = outputs[f"{service.removeprefix('image-')}_environment"]
-            check_install(service, script, environment, Path(folder) / service)
+            ours = check_install(service, script, environment, Path(folder) / service)
+            check_without_agent(service, ours, Path(folder) / f"{service}-without-agent")
             check_refusal(service, script, Path(folder) / f"{service}-refused")
-            print(f"{service}: {len(script)} bytes of user data, shellcheck-clean, installs and refuses")
+            print(f"{service}: {len(script)} bytes of user data, shellcheck-clean, installs, and refuses and shuts down")
         check_secrets(Path(folder) / "secrets")
         print("image-secrets: writes for root alone, refuses what systemd would read differently")
 
