@@ -188,5 +188,11 @@ resource "aws_autoscaling_group" "api" {
     ignore_changes = [desired_capacity]
   }
 
-  depends_on = [aws_iam_role_policy.api, aws_iam_role_policy_attachment.ssm, aws_secretsmanager_secret_version.api_keys, aws_secretsmanager_secret_version.job_id_keys]
+  # What a boot needs, or it fails: rights, secrets, and a way out.
+  depends_on = [
+    aws_iam_role_policy.api, aws_iam_role_policy.session_manager,
+    aws_secretsmanager_secret_version.api_keys, aws_secretsmanager_secret_version.job_id_keys,
+    aws_route.public_internet, aws_route.private_internet, aws_route_table_association.public, aws_route_table_association.private,
+    aws_vpc_endpoint.s3, aws_vpc_security_group_egress_rule.instances_to_https,
+  ]
 }

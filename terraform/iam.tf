@@ -148,10 +148,28 @@ resource "aws_iam_instance_profile" "worker" {
   role = aws_iam_role.worker.name
 }
 
-# Session Manager instead of SSH: no key pair, nothing inbound.
-resource "aws_iam_role_policy_attachment" "ssm" {
-  for_each = { api = aws_iam_role.api.name, worker = aws_iam_role.worker.name }
+# Session Manager and Run Command instead of SSH: no key pair, nothing inbound. Not AmazonSSMManagedInstanceCore, which also
+# lets the instance read every parameter of the account.
+resource "aws_iam_role_policy" "session_manager" {
+  #checkov:skip=CKV_AWS_290:the channels belong to no resource, and the agent registers before anything could name it
+  #checkov:skip=CKV_AWS_355:as above
+  for_each = { api = aws_iam_role.api.id, worker = aws_iam_role.worker.id }
 
-  role       = each.value
-  policy_arn = "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"
+  name = "session-manager"
+  role = each.value
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid    = "SessionManager"
+      Effect = "Allow"
+      Action = [
+        "ec2messages:AcknowledgeMessage", "ec2messages:DeleteMessage", "ec2messages:FailMessage",
+        "ec2messages:GetEndpoint", "ec2messages:GetMessages", "ec2messages:SendReply",
+        "ssm:UpdateInstanceInformation",
+        "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel", "ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel",
+      ]
+      Resource = "*"
+    }]
+  })
 }

@@ -42,7 +42,7 @@ locals {
   worker_fleet           = { fleet = "image-worker" }
   misconfigured_kinds    = ["access_denied", "bucket_not_found", "credentials_unavailable", "model_not_found", "model_retired"]
 
-  # Alarms on one metric. What is missing breaks no threshold: no worker, no request.
+  # Alarms on one metric. What is missing breaks no threshold: no worker, no request. But no API is never right.
   metric_alarms = {
     dead-letter-queue-not-empty = {
       # Not NumberOfMessagesSent, which does not count what SQS moves there.
@@ -64,6 +64,18 @@ locals {
       description = "An API instance does not answer /ready."
       namespace   = "AWS/ApplicationELB", metric = "UnHealthyHostCount", dimensions = local.target_group_dimensions
       statistic   = "Maximum", period = 60, periods = 5, operator = "GreaterThanThreshold", threshold = 0
+    }
+    api-down = {
+      # Not 'api-unhealthy': where nothing is registered, nothing is unhealthy, and there is no data at all.
+      description = "No API instance serves; also for some minutes after the first apply. A boot that fails: aws ec2 get-console-output."
+      namespace   = "AWS/ApplicationELB", metric = "HealthyHostCount", dimensions = local.target_group_dimensions
+      statistic   = "Maximum", period = 60, periods = 3, operator = "LessThanThreshold", threshold = 1, missing = "breaching"
+    }
+    load-balancer-errors = {
+      # With LoadBalancer alone: these answers come from no target group.
+      description = "The load balancer itself answers 5xx: no API instance takes the request, or it ends the connection."
+      namespace   = "AWS/ApplicationELB", metric = "HTTPCode_ELB_5XX_Count", dimensions = { LoadBalancer = aws_lb.api.arn_suffix }
+      statistic   = "Sum", period = 60, periods = 3, operator = "GreaterThanThreshold", threshold = 5
     }
     api-errors = {
       description = "The API answers 5xx: queue, bucket, permissions, or a bug. The log line 'request failed' has the cause."
@@ -96,7 +108,7 @@ resource "aws_cloudwatch_metric_alarm" "metric" {
   datapoints_to_alarm = each.value.periods
   comparison_operator = each.value.operator
   threshold           = each.value.threshold
-  treat_missing_data  = "notBreaching"
+  treat_missing_data  = try(each.value.missing, "notBreaching")
   alarm_actions       = [aws_sns_topic.alarms.arn]
   ok_actions          = [aws_sns_topic.alarms.arn]
 }
@@ -138,7 +150,7 @@ resource "aws_cloudwatch_metric_alarm" "misconfigured" {
 # S3 knows no failed upload; the workers do. Gated, so that one failure of three at night is no alarm.
 resource "aws_cloudwatch_metric_alarm" "upload_failures" {
   alarm_name          = "${var.name}-upload-failures"
-  alarm_description   = "More than 5 % of the attempts to store a picture or record failed, of 20 or more in 15 minutes."
+  alarm_description   = "More than 5 % of the attempts to store a picture or record failed, of 20 or more in 15 minutes. When the circuit opens first there are no more attempts: see circuit-open."
   comparison_operator = "GreaterThanThreshold"
   threshold           = 5
   evaluation_periods  = 1
@@ -225,7 +237,7 @@ resource "aws_cloudwatch_metric_alarm" "fleet_at_maximum" {
 # STANDARD is always there and not filled: without it there is no sum of that day.
 resource "aws_cloudwatch_metric_alarm" "bucket_size" {
   alarm_name          = "${var.name}-bucket-size"
-  alarm_description   = "The bucket is larger than ${var.bucket_size_alarm_gb} GB, noncurrent versions and sources included."
+  alarm_description   = "The bucket is larger than ${var.bucket_size_alarm_gb} GB, noncurrent versions and sources included. Published once a day."
   comparison_operator = "GreaterThanThreshold"
   threshold           = var.bucket_size_alarm_gb * 1000000000
   evaluation_periods  = 1
@@ -272,7 +284,7 @@ resource "aws_cloudwatch_metric_alarm" "cache_hit_rate" {
   provider = aws.us_east_1
 
   alarm_name          = "${var.name}-cache-hit-rate"
-  alarm_description   = "Less than 70 % of the requests of an hour were answered by the cache, of 1000 or more."
+  alarm_description   = "Less than 70 % of the requests of an hour were answered by the cache, of 1000 or more. Polls of the API count as requests and are never hits."
   comparison_operator = "LessThanThreshold"
   threshold           = 70
   evaluation_periods  = 2

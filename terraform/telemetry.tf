@@ -3,7 +3,8 @@
 # latencies on the dashboard are those that SQS, the load balancer and Bedrock measure.
 
 locals {
-  metric_namespace = "ImagePipeline"
+  # With the name: two deployments in one account would be added up otherwise.
+  metric_namespace = "ImagePipeline/${var.name}"
   services         = ["image-api", "image-worker"]
 
   # Metrics to keep, by the labels that become dimensions. 'fleet' is there always; instances are added up.

@@ -1,13 +1,18 @@
 # What an operator may set outside of the pipeline itself: place, network, storage, delivery, releases, alarms.
 
 variable "name" {
-  description = "Prefix of every name."
+  description = "Prefix of every name. Names of roles and of CloudFront's policies are one set for the account: a second region needs another name."
   type        = string
   default     = "image-pipeline"
 
   validation {
     condition     = can(regex("^[a-z][a-z0-9-]{2,23}$", var.name))
     error_message = "name must be 3 to 24 characters of a-z, 0-9 and '-', starting with a letter: load balancers allow 32 in all."
+  }
+
+  validation {
+    condition     = !startswith(var.name, "internal-")
+    error_message = "name must not begin with 'internal-', which load balancers keep for themselves."
   }
 }
 
@@ -31,13 +36,13 @@ variable "vpc_cidr" {
   default     = "10.40.0.0/16"
 
   validation {
-    condition     = can(cidrsubnet(var.vpc_cidr, 4, 15))
-    error_message = "vpc_cidr must be an IPv4 range of /24 or larger, such as 10.40.0.0/16."
+    condition     = can(cidrnetmask(var.vpc_cidr)) && can(regex("/(1[6-9]|2[0-3])$", var.vpc_cidr))
+    error_message = "vpc_cidr must be an IPv4 range of /16 to /23, such as 10.40.0.0/16: a subnet is a sixteenth of it, and a load balancer needs /27."
   }
 }
 
 variable "availability_zones" {
-  description = "The two zones. Default: the first two of the region, by letter."
+  description = "The two zones. Default: a and b of the region; where an account has not both, name them (aws ec2 describe-availability-zones)."
   type        = list(string)
   default     = null
 
@@ -165,6 +170,11 @@ variable "custom_domain_name" {
   validation {
     condition     = (var.custom_domain_name == null) == (var.acm_certificate_arn == null)
     error_message = "custom_domain_name and acm_certificate_arn must be given together."
+  }
+
+  validation {
+    condition     = var.custom_domain_name == null ? true : can(regex("^([a-z0-9]([a-z0-9-]*[a-z0-9])?[.])+[a-z]{2,}$", var.custom_domain_name))
+    error_message = "custom_domain_name must be a host name in lower case, such as images.example.com: no scheme, no path, no port."
   }
 }
 

@@ -9,8 +9,8 @@ variable "queue_visibility_timeout_seconds" {
   default     = 60
 
   validation {
-    condition     = var.queue_visibility_timeout_seconds >= 20 && var.queue_visibility_timeout_seconds <= 43200
-    error_message = "queue_visibility_timeout_seconds must be 20 to 43200: below, a heartbeat that needs its retries comes too late; above, SQS refuses."
+    condition     = var.queue_visibility_timeout_seconds >= 20 && var.queue_visibility_timeout_seconds <= 43200 && floor(var.queue_visibility_timeout_seconds) == var.queue_visibility_timeout_seconds
+    error_message = "queue_visibility_timeout_seconds must be a whole number, 20 to 43200: below, a heartbeat that needs its retries comes too late; above, SQS refuses."
   }
 }
 
@@ -20,8 +20,8 @@ variable "queue_max_receive_count" {
   default     = 5
 
   validation {
-    condition     = var.queue_max_receive_count >= 2 && var.queue_max_receive_count <= 1000
-    error_message = "queue_max_receive_count must be 2 to 1000: with 1 a single restart dead-letters what was under way."
+    condition     = var.queue_max_receive_count >= 2 && var.queue_max_receive_count <= 1000 && floor(var.queue_max_receive_count) == var.queue_max_receive_count
+    error_message = "queue_max_receive_count must be a whole number, 2 to 1000: with 1 a single restart dead-letters what was under way."
   }
 }
 
@@ -31,8 +31,8 @@ variable "queue_retention_days" {
   default     = 4
 
   validation {
-    condition     = var.queue_retention_days >= 1 && var.queue_retention_days < 14
-    error_message = "queue_retention_days must be 1 to 13, below the 14 of the dead-letter queue: a message keeps its age when it moves there."
+    condition     = var.queue_retention_days >= 1 && var.queue_retention_days < 14 && floor(var.queue_retention_days) == var.queue_retention_days
+    error_message = "queue_retention_days must be a whole number, 1 to 13, below the 14 of the dead-letter queue: a message keeps its age when it moves there."
   }
 }
 
@@ -42,8 +42,8 @@ variable "receive_wait_seconds" {
   default     = 10
 
   validation {
-    condition     = var.receive_wait_seconds >= 1 && var.receive_wait_seconds <= 20
-    error_message = "receive_wait_seconds must be 1 to 20: SQS refuses more, and 0 is a short poll."
+    condition     = var.receive_wait_seconds >= 1 && var.receive_wait_seconds <= 20 && floor(var.receive_wait_seconds) == var.receive_wait_seconds
+    error_message = "receive_wait_seconds must be a whole number, 1 to 20: SQS refuses more, and 0 is a short poll."
   }
 
   validation {
@@ -106,6 +106,11 @@ variable "model_timeout_seconds" {
   default     = 80
 
   validation {
+    condition     = var.model_timeout_seconds >= 1 && floor(var.model_timeout_seconds) == var.model_timeout_seconds
+    error_message = "model_timeout_seconds must be a whole number, 1 or more."
+  }
+
+  validation {
     condition     = var.model_timeout_seconds < var.worker_shutdown_grace_seconds
     error_message = "model_timeout_seconds must be below worker_shutdown_grace_seconds: a call under way at shutdown is paid for and must be able to end."
   }
@@ -122,8 +127,8 @@ variable "attempt_timeout_seconds" {
   default     = 240
 
   validation {
-    condition     = var.attempt_timeout_seconds <= 43200
-    error_message = "attempt_timeout_seconds must be at most 43200, the 12 hours that SQS lets a delivery be held."
+    condition     = var.attempt_timeout_seconds <= 43200 && floor(var.attempt_timeout_seconds) == var.attempt_timeout_seconds
+    error_message = "attempt_timeout_seconds must be a whole number, at most 43200, the 12 hours that SQS lets a delivery be held."
   }
 }
 
@@ -131,6 +136,11 @@ variable "worker_shutdown_grace_seconds" {
   description = "Time to finish what is in flight once the worker is told to stop."
   type        = number
   default     = 95
+
+  validation {
+    condition     = floor(var.worker_shutdown_grace_seconds) == var.worker_shutdown_grace_seconds
+    error_message = "worker_shutdown_grace_seconds must be a whole number."
+  }
 
   validation {
     condition     = var.worker_shutdown_grace_seconds + 25 < var.worker_stop_timeout_seconds
@@ -149,6 +159,11 @@ variable "worker_stop_timeout_seconds" {
   default     = 150
 
   validation {
+    condition     = floor(var.worker_stop_timeout_seconds) == var.worker_stop_timeout_seconds
+    error_message = "worker_stop_timeout_seconds must be a whole number."
+  }
+
+  validation {
     condition     = var.worker_stop_timeout_seconds + 30 <= var.termination_heartbeat_seconds
     error_message = "worker_stop_timeout_seconds + 30 must be at most termination_heartbeat_seconds: the group ends the instance when the hook runs out, and the worker notices the termination up to 5 s late."
   }
@@ -160,8 +175,8 @@ variable "termination_heartbeat_seconds" {
   default     = 300
 
   validation {
-    condition     = var.termination_heartbeat_seconds >= 30 && var.termination_heartbeat_seconds <= 7200
-    error_message = "termination_heartbeat_seconds must be 30 to 7200."
+    condition     = var.termination_heartbeat_seconds >= 30 && var.termination_heartbeat_seconds <= 7200 && floor(var.termination_heartbeat_seconds) == var.termination_heartbeat_seconds
+    error_message = "termination_heartbeat_seconds must be a whole number, 30 to 7200."
   }
 }
 
@@ -173,8 +188,8 @@ variable "worker_slots" {
   default     = 4
 
   validation {
-    condition     = var.worker_slots >= 2 && var.worker_slots <= 1000
-    error_message = "worker_slots must be 2 to 1000: at least one for each CPU of the smallest instance type."
+    condition     = var.worker_slots >= 2 && var.worker_slots <= 100 && floor(var.worker_slots) == var.worker_slots
+    error_message = "worker_slots must be a whole number, 2 to 100: at least one for each CPU of the smallest instance type, and at 25 MB for a model's answer no more than 4 GB hold beside rendering."
   }
 }
 
@@ -184,8 +199,8 @@ variable "worker_min_size" {
   default     = 0
 
   validation {
-    condition     = var.worker_min_size >= 0 && var.worker_min_size <= var.worker_max_size
-    error_message = "worker_min_size must be 0 to worker_max_size."
+    condition     = var.worker_min_size >= 0 && var.worker_min_size <= var.worker_max_size && floor(var.worker_min_size) == var.worker_min_size
+    error_message = "worker_min_size must be a whole number, 0 to worker_max_size."
   }
 }
 
@@ -195,13 +210,13 @@ variable "worker_max_size" {
   default     = 3
 
   validation {
-    condition     = var.worker_max_size >= 1 && var.worker_max_size <= 500
-    error_message = "worker_max_size must be 1 to 500."
+    condition     = var.worker_max_size >= 1 && var.worker_max_size <= 500 && floor(var.worker_max_size) == var.worker_max_size
+    error_message = "worker_max_size must be a whole number, 1 to 500."
   }
 
   validation {
-    condition     = var.worker_max_size == 1 || var.worker_max_size * var.worker_slots <= ceil(1.5 * var.model_requests_per_minute * var.model_seconds_per_call / 60)
-    error_message = "worker_max_size * worker_slots must be at most 1.5 * model_requests_per_minute * model_seconds_per_call / 60, the calls that the quota lets be in flight and half as many jobs beside them: more workers make throttling worse. Raise the quota first."
+    condition     = var.worker_max_size * var.worker_slots <= max(4, ceil(1.5 * var.model_requests_per_minute * var.model_seconds_per_call / 60))
+    error_message = "worker_max_size * worker_slots must be at most 1.5 * model_requests_per_minute * model_seconds_per_call / 60 (or 4, whatever the quota), the calls that the quota lets be in flight and half as many jobs beside them: more workers make throttling worse. Raise the quota first."
   }
 }
 
@@ -222,8 +237,8 @@ variable "worker_scale_in_minutes" {
   default     = 10
 
   validation {
-    condition     = var.worker_scale_in_minutes >= 5 && var.worker_scale_in_minutes <= 60
-    error_message = "worker_scale_in_minutes must be 5 to 60: a shorter pause stops workers that are needed again before they have paid for their start."
+    condition     = var.worker_scale_in_minutes >= 5 && var.worker_scale_in_minutes <= 60 && floor(var.worker_scale_in_minutes) == var.worker_scale_in_minutes
+    error_message = "worker_scale_in_minutes must be a whole number, 5 to 60: a shorter pause stops workers that are needed again before they have paid for their start."
   }
 }
 
@@ -233,8 +248,8 @@ variable "worker_instance_types" {
   default     = ["c6i.large", "c6a.large", "c7i.large", "m6i.large", "m6a.large", "c5.large"]
 
   validation {
-    condition     = length(var.worker_instance_types) >= 1 && alltrue([for type in var.worker_instance_types : !can(regex("^[a-z]+[0-9]+g[a-z]*\\.", type))])
-    error_message = "worker_instance_types must be x86_64 types: a binary runs on one architecture, and names such as c7g or t4g are arm64."
+    condition     = length(var.worker_instance_types) >= 1 && alltrue([for type in var.worker_instance_types : !can(regex("^(a1|[a-z]+[0-9]+g[a-z]*)\\.", type))])
+    error_message = "worker_instance_types must be x86_64 types: a binary runs on one architecture, and names such as c7g, t4g or a1 are arm64."
   }
 }
 
@@ -242,6 +257,11 @@ variable "worker_on_demand_base" {
   description = "Workers that are On-Demand whatever the rest is."
   type        = number
   default     = 1
+
+  validation {
+    condition     = var.worker_on_demand_base >= 0 && floor(var.worker_on_demand_base) == var.worker_on_demand_base
+    error_message = "worker_on_demand_base must be a whole number, 0 or more."
+  }
 }
 
 variable "worker_spot_percentage" {
@@ -250,8 +270,8 @@ variable "worker_spot_percentage" {
   default     = 100
 
   validation {
-    condition     = var.worker_spot_percentage >= 0 && var.worker_spot_percentage <= 100
-    error_message = "worker_spot_percentage must be 0 to 100."
+    condition     = var.worker_spot_percentage >= 0 && var.worker_spot_percentage <= 100 && floor(var.worker_spot_percentage) == var.worker_spot_percentage
+    error_message = "worker_spot_percentage must be a whole number, 0 to 100."
   }
 }
 
@@ -261,6 +281,11 @@ variable "api_instance_type" {
   description = "Instance type of the API, x86_64."
   type        = string
   default     = "t3.small"
+
+  validation {
+    condition     = !can(regex("^(a1|[a-z]+[0-9]+g[a-z]*)\\.", var.api_instance_type))
+    error_message = "api_instance_type must be an x86_64 type: a binary runs on one architecture, and names such as c7g, t4g or a1 are arm64."
+  }
 }
 
 variable "api_min_size" {
@@ -269,8 +294,8 @@ variable "api_min_size" {
   default     = 2
 
   validation {
-    condition     = var.api_min_size >= 1 && var.api_min_size <= var.api_max_size
-    error_message = "api_min_size must be 1 to api_max_size: it also keeps the queue's metrics alive, so it cannot be 0."
+    condition     = var.api_min_size >= 1 && var.api_min_size <= var.api_max_size && floor(var.api_min_size) == var.api_min_size
+    error_message = "api_min_size must be a whole number, 1 to api_max_size: it also keeps the queue's metrics alive, so it cannot be 0."
   }
 }
 
@@ -278,4 +303,9 @@ variable "api_max_size" {
   description = "Most API instances. Rate limits are kept by each of them."
   type        = number
   default     = 4
+
+  validation {
+    condition     = floor(var.api_max_size) == var.api_max_size
+    error_message = "api_max_size must be a whole number."
+  }
 }

@@ -129,8 +129,9 @@ resource "aws_autoscaling_group" "worker" {
     strategy = "Rolling"
     preferences {
       # The queue waits while workers are replaced.
-      min_healthy_percentage       = 50
-      instance_warmup              = 60
+      min_healthy_percentage = 50
+      # Longer than a boot that fails needs to end the instance, which would be counted as replaced otherwise.
+      instance_warmup              = 180
       skip_matching                = true
       auto_rollback                = var.ami_id != null
       scale_in_protected_instances = "Ignore"
@@ -152,8 +153,13 @@ resource "aws_autoscaling_group" "worker" {
     ignore_changes = [desired_capacity]
   }
 
-  # A worker that starts before it may read or write would open its circuit.
-  depends_on = [aws_iam_role_policy.worker, aws_iam_role_policy_attachment.ssm]
+  # A worker that starts before it may read or write would open its circuit; one without a way out installs nothing. And
+  # the other way round: while workers drain, 'destroy' leaves both.
+  depends_on = [
+    aws_iam_role_policy.worker, aws_iam_role_policy.session_manager,
+    aws_route.public_internet, aws_route.private_internet, aws_route_table_association.public, aws_route_table_association.private,
+    aws_vpc_endpoint.s3, aws_vpc_security_group_egress_rule.instances_to_https,
+  ]
 }
 
 # The worker sees the termination in the instance metadata, drains, and completes the hook. SIGTERM would come only after the

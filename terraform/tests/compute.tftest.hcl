@@ -112,13 +112,13 @@ run "worker" {
   }
 
   assert {
-    condition     = alltrue([for group in [aws_autoscaling_group.worker.mixed_instances_policy[0].launch_template[0].launch_template_specification[0].version, aws_autoscaling_group.api.launch_template[0].version] : group == "7"]) && alltrue([for group in [aws_autoscaling_group.worker, aws_autoscaling_group.api] : group.instance_refresh[0].preferences[0].scale_in_protected_instances == "Ignore" && group.instance_refresh[0].preferences[0].auto_rollback == false])
-    error_message = "instance_refresh: numbered versions, so that a change replaces instances; no wait for protected ones; no rollback with an image by parameter, which AWS refuses."
+    condition     = alltrue([for group in [aws_autoscaling_group.worker.mixed_instances_policy[0].launch_template[0].launch_template_specification[0].version, aws_autoscaling_group.api.launch_template[0].version] : group == "7"]) && alltrue([for group in [aws_autoscaling_group.worker, aws_autoscaling_group.api] : group.instance_refresh[0].preferences[0].scale_in_protected_instances == "Ignore" && group.instance_refresh[0].preferences[0].auto_rollback == false]) && aws_autoscaling_group.worker.instance_refresh[0].preferences[0].instance_warmup == "180"
+    error_message = "instance_refresh: a boot that fails is no replacement; numbered versions, so that a change replaces instances; no wait for protected ones; no rollback with an image by parameter, which AWS refuses."
   }
 
   assert {
-    condition     = aws_autoscaling_group.worker.mixed_instances_policy[0].instances_distribution[0].on_demand_base_capacity == 1 && aws_autoscaling_group.worker.mixed_instances_policy[0].instances_distribution[0].spot_allocation_strategy == "price-capacity-optimized" && length(aws_autoscaling_group.worker.mixed_instances_policy[0].launch_template[0].override) >= 4 && aws_autoscaling_group.worker.capacity_rebalance
-    error_message = "spot: a base On-Demand, several types of one architecture."
+    condition     = aws_autoscaling_group.worker.mixed_instances_policy[0].instances_distribution[0].on_demand_base_capacity == 1 && aws_autoscaling_group.worker.mixed_instances_policy[0].instances_distribution[0].spot_allocation_strategy == "price-capacity-optimized" && length(aws_autoscaling_group.worker.mixed_instances_policy[0].launch_template[0].override) >= 4 && aws_autoscaling_group.worker.mixed_instances_policy[0].instances_distribution[0].on_demand_percentage_above_base_capacity == 0 && aws_autoscaling_group.worker.capacity_rebalance
+    error_message = "spot: a base On-Demand, Spot above it, several types of one architecture."
   }
 
   assert {
@@ -129,14 +129,14 @@ run "worker" {
 
 run "metrics_reach_cloudwatch" {
   assert {
-    condition     = strcontains(local.worker_user_data, "amazon-cloudwatch-agent-ctl") && strcontains(local.worker_user_data, "127.0.0.1:9100") && output.worker_environment.ADMIN_ADDR == "127.0.0.1:9100" && jsondecode(local.agent_config["image-worker"]).logs.metrics_collected.prometheus.emf_processor.metric_namespace == "ImagePipeline"
+    condition     = strcontains(local.worker_user_data, "amazon-cloudwatch-agent-ctl") && strcontains(local.worker_user_data, "127.0.0.1:9100") && output.worker_environment.ADMIN_ADDR == "127.0.0.1:9100" && jsondecode(local.agent_config["image-worker"]).logs.metrics_collected.prometheus.emf_processor.metric_namespace == "ImagePipeline/image-pipeline"
     error_message = "agent_scrapes_loopback: the agent must ask the port that the worker listens on."
   }
 
   assert {
     condition = alltrue([for wanted in concat(
-      [for alarm in [aws_cloudwatch_metric_alarm.misconfigured, aws_cloudwatch_metric_alarm.upload_failures] : flatten([for query in alarm.metric_query : [for metric in query.metric : { name = metric.metric_name, labels = keys(metric.dimensions) } if metric.namespace == "ImagePipeline"]])],
-      [[for alarm in aws_cloudwatch_metric_alarm.metric : { name = alarm.metric_name, labels = keys(alarm.dimensions) } if alarm.namespace == "ImagePipeline"]]
+      [for alarm in [aws_cloudwatch_metric_alarm.misconfigured, aws_cloudwatch_metric_alarm.upload_failures] : flatten([for query in alarm.metric_query : [for metric in query.metric : { name = metric.metric_name, labels = keys(metric.dimensions) } if metric.namespace == "ImagePipeline/image-pipeline"]])],
+      [[for alarm in aws_cloudwatch_metric_alarm.metric : { name = alarm.metric_name, labels = keys(alarm.dimensions) } if alarm.namespace == "ImagePipeline/image-pipeline"]]
       ) : alltrue([for metric in wanted : anytrue([for kept in jsondecode(local.agent_config["image-worker"]).logs.metrics_collected.prometheus.emf_processor.metric_declaration :
     contains(kept.metric_selectors, "^${metric.name}$") && contains([for dimensions in kept.dimensions : join(",", sort(dimensions))], join(",", sort(metric.labels)))])])])
     error_message = "alarms_have_metrics: each alarm on a metric of the worker needs a declaration with exactly its dimensions."
@@ -146,6 +146,28 @@ run "metrics_reach_cloudwatch" {
     # Compared with docs/metrics.md, which is compared with the code.
     condition     = alltrue(flatten([for service, kept in local.emf_metrics : [for group in kept : [for name in group.names : can(regex("(?m)^\\| `${name}` \\| (counter|gauge) \\|", file("${path.root}/../docs/metrics.md"))) && alltrue([for label in group.labels : label == "fleet" || can(regex("(?m)^\\| `${name}` .*`${label}`", file("${path.root}/../docs/metrics.md")))])]]]))
     error_message = "metrics_exist: every metric to keep must be a counter or a gauge of docs/metrics.md with these labels; the agent drops histograms."
+  }
+}
+
+# What a boot needs is there before the group, and goes after it. Only the text tells: a plan has no order.
+run "boots_find_a_way_out" {
+  command = plan
+
+  assert {
+    condition     = alltrue([for name in ["worker", "api"] : alltrue([for needed in ["aws_iam_role_policy.${name}", "aws_iam_role_policy.session_manager", "aws_route.public_internet", "aws_route.private_internet", "aws_route_table_association.public", "aws_route_table_association.private", "aws_vpc_endpoint.s3", "aws_vpc_security_group_egress_rule.instances_to_https"] : strcontains(regex("(?s)resource \"aws_autoscaling_group\".*?depends_on = \\[(.*?)\\]", file("${path.root}/${name}.tf"))[0], needed)])])
+    error_message = "way_out_first: an instance that boots before its route, endpoint or rights installs nothing; one that drains after them cannot."
+  }
+}
+
+# Two deployments in one account.
+run "another_name" {
+  variables {
+    name = "other"
+  }
+
+  assert {
+    condition     = jsondecode(local.agent_config["image-worker"]).logs.metrics_collected.prometheus.emf_processor.metric_namespace == "ImagePipeline/other" && jsondecode(local.agent_config["image-api"]).logs.metrics_collected.prometheus.emf_processor.metric_namespace == "ImagePipeline/other" && aws_cloudwatch_metric_alarm.metric["circuit-open"].namespace == "ImagePipeline/other" && !strcontains(aws_cloudwatch_dashboard.main.dashboard_body, "ImagePipeline\"") && strcontains(aws_cloudwatch_dashboard.main.dashboard_body, "ImagePipeline/other")
+    error_message = "own_metrics: the namespace has the name, or one deployment's circuit rings in the other."
   }
 }
 

@@ -95,8 +95,18 @@ run "roles" {
   }
 
   assert {
-    condition     = jsondecode(aws_iam_role.worker.assume_role_policy).Statement[0].Principal == { Service = "ec2.amazonaws.com" } && aws_iam_instance_profile.worker.role == "image-pipeline-worker" && aws_iam_instance_profile.api.role == "image-pipeline-api" && toset([for attachment in aws_iam_role_policy_attachment.ssm : attachment.policy_arn]) == toset(["arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"])
-    error_message = "separate_roles: one for each process, assumed by EC2, with Session Manager."
+    condition     = jsondecode(aws_iam_role.worker.assume_role_policy).Statement[0].Principal == { Service = "ec2.amazonaws.com" } && aws_iam_instance_profile.worker.role == "image-pipeline-worker" && aws_iam_instance_profile.api.role == "image-pipeline-api"
+    error_message = "separate_roles: one for each process, assumed by EC2."
+  }
+
+  assert {
+    condition = length(aws_iam_role_policy.session_manager) == 2 && alltrue([for policy in aws_iam_role_policy.session_manager : jsondecode(policy.policy).Statement[*].Action == [[
+      "ec2messages:AcknowledgeMessage", "ec2messages:DeleteMessage", "ec2messages:FailMessage",
+      "ec2messages:GetEndpoint", "ec2messages:GetMessages", "ec2messages:SendReply",
+      "ssm:UpdateInstanceInformation",
+      "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel", "ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel",
+    ]]]) && length(regexall("policy_attachment|managed_policy_arns", file("${path.root}/iam.tf"))) == 0
+    error_message = "session_manager: the list is exact; AWS's managed policy would let instances read every parameter of the account."
   }
 }
 

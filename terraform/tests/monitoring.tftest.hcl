@@ -89,6 +89,17 @@ run "alarms" {
   }
 
   assert {
+    condition     = [for query in aws_cloudwatch_metric_alarm.bucket_size.metric_query : query.expression if query.return_data == true] == ["standard + FILL(ia, 0) + FILL(glacier, 0)"]
+    error_message = "bucket_size_is_a_sum: a class that holds nothing has no data and would leave the sum without any."
+  }
+
+  assert {
+    # A kind that docs/operations.md has, and not one that a human has to mend.
+    condition     = toset(flatten([for query in aws_cloudwatch_metric_alarm.upload_failures.metric_query : [for metric in query.metric : "${metric.metric_name} ${try("kind=${metric.dimensions.kind}", "outcome=${metric.dimensions.outcome}")}"]])) == toset(["worker_errors_total kind=store_unavailable", "worker_jobs_total outcome=published"]) && can(regex("(?m)^\\| `store_unavailable` \\| transient", file("${path.root}/../docs/operations.md"))) && [for query in aws_cloudwatch_metric_alarm.upload_failures.metric_query : query.expression if query.return_data == true] == ["IF(failed + published >= 20, 100 * failed / (failed + published), 0)"]
+    error_message = "upload_failure_kind: the kind of docs/operations.md; with a name that nothing publishes the alarm never rings."
+  }
+
+  assert {
     condition     = anytrue([for query in aws_cloudwatch_metric_alarm.upload_failures.metric_query : try(strcontains(query.expression, "IF(failed + published >= 20"), false)]) && aws_cloudwatch_metric_alarm.upload_failures.threshold == 5
     error_message = "upload_failures: S3 has no such metric, the workers have; gated."
   }
@@ -101,7 +112,7 @@ run "alarms" {
   }
 
   assert {
-    condition     = aws_cloudwatch_metric_alarm.metric["oldest-message"].threshold == 600 && aws_cloudwatch_metric_alarm.metric["oldest-message"].dimensions == tomap({ QueueName = "image-pipeline-jobs" }) && aws_cloudwatch_metric_alarm.metric["circuit-open"].metric_name == "worker_circuit_open" && aws_cloudwatch_metric_alarm.metric["circuit-open"].threshold == 0 && aws_cloudwatch_metric_alarm.metric["circuit-open"].statistic == "Maximum" && strcontains([for query in aws_cloudwatch_metric_alarm.fleet_at_maximum.metric_query : query.expression if query.return_data == true][0], "inservice >= 3")
+    condition     = aws_cloudwatch_metric_alarm.metric["oldest-message"].threshold == 600 && aws_cloudwatch_metric_alarm.metric["oldest-message"].dimensions == tomap({ QueueName = "image-pipeline-jobs" }) && aws_cloudwatch_metric_alarm.metric["circuit-open"].metric_name == "worker_circuit_open" && aws_cloudwatch_metric_alarm.metric["circuit-open"].threshold == 0 && aws_cloudwatch_metric_alarm.metric["circuit-open"].statistic == "Maximum" && [for query in aws_cloudwatch_metric_alarm.fleet_at_maximum.metric_query : query.expression if query.return_data == true] == ["IF(inservice >= 3 AND visible > 0, 1, 0)"]
     error_message = "operations_alarms: oldest message, circuit open, fleet at its maximum."
   }
 
@@ -111,11 +122,29 @@ run "alarms" {
     error_message = "misconfigured_kinds: each kind that a human has to mend, as docs/operations.md lists them."
   }
 
+  # ---- API
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.metric["api-down"].metric_name == "HealthyHostCount" && aws_cloudwatch_metric_alarm.metric["api-down"].threshold == 1 && aws_cloudwatch_metric_alarm.metric["api-down"].comparison_operator == "LessThanThreshold" && aws_cloudwatch_metric_alarm.metric["api-down"].statistic == "Maximum" && aws_cloudwatch_metric_alarm.metric["api-down"].evaluation_periods == 3 && aws_cloudwatch_metric_alarm.metric["api-down"].treat_missing_data == "breaching"
+    error_message = "api_down: no healthy instance, or none at all; a dead API is not unhealthy, and answers nothing that could be an error."
+  }
+
+  assert {
+    condition     = keys(aws_cloudwatch_metric_alarm.metric["load-balancer-errors"].dimensions) == tolist(["LoadBalancer"]) && alltrue([for name in ["api-down", "api-unhealthy", "api-errors"] : keys(aws_cloudwatch_metric_alarm.metric[name].dimensions) == tolist(["LoadBalancer", "TargetGroup"])])
+    error_message = "load_balancer_dimensions: its own errors belong to no target group."
+  }
+
+  assert {
+    # As AWS spells them: a metric that nobody publishes is an alarm that never rings, and nothing else checks the name.
+    condition     = toset([for alarm in aws_cloudwatch_metric_alarm.metric : "${alarm.namespace} ${alarm.metric_name}" if startswith(alarm.namespace, "AWS/")]) == toset(["AWS/ApplicationELB HTTPCode_ELB_5XX_Count", "AWS/ApplicationELB HTTPCode_Target_5XX_Count", "AWS/ApplicationELB HealthyHostCount", "AWS/ApplicationELB UnHealthyHostCount", "AWS/S3 5xxErrors", "AWS/SQS ApproximateAgeOfOldestMessage", "AWS/SQS ApproximateNumberOfMessagesVisible"])
+    error_message = "names_of_aws: as AWS spells them."
+  }
+
   # ---- they reach somebody
 
   assert {
-    condition     = alltrue([for alarm in concat(values(aws_cloudwatch_metric_alarm.metric), [aws_cloudwatch_metric_alarm.misconfigured, aws_cloudwatch_metric_alarm.upload_failures, aws_cloudwatch_metric_alarm.fleet_at_maximum, aws_cloudwatch_metric_alarm.bucket_size]) : alarm.alarm_actions == toset(["arn:aws:sns:ap-south-1:111111111111:alarms"]) && alarm.treat_missing_data == "notBreaching"])
-    error_message = "alarms_notify: every alarm has the topic of its region; no data is no alarm."
+    condition     = alltrue([for alarm in concat(values(aws_cloudwatch_metric_alarm.metric), [aws_cloudwatch_metric_alarm.misconfigured, aws_cloudwatch_metric_alarm.upload_failures, aws_cloudwatch_metric_alarm.fleet_at_maximum, aws_cloudwatch_metric_alarm.bucket_size]) : alarm.alarm_actions == toset(["arn:aws:sns:ap-south-1:111111111111:alarms"]) && alarm.treat_missing_data == (endswith(alarm.alarm_name, "-api-down") ? "breaching" : "notBreaching")])
+    error_message = "alarms_notify: every alarm has the topic of its region; no data is no alarm, but for an API that is gone."
   }
 
   assert {
