@@ -100,7 +100,7 @@ TRAPS = [
     ("worker.tf", "instance_warmup              = 180", "instance_warmup              = 60", "compute", "instance_refresh"),
     ("worker.tf", "= 100 - var.worker_spot_percentage", "= var.worker_spot_percentage", "compute", "spot"),
     ("worker.tf", "aws_route.private_internet, ", "", "compute", "way_out_first"),
-    ("api.tf", "aws_vpc_security_group_egress_rule.instances_to_https", "", "compute", "way_out_first"),
+    ("api.tf", "aws_vpc_endpoint.s3, ", "", "compute", "way_out_first"),
     ("telemetry.tf", '"ImagePipeline/${var.name}"', '"ImagePipeline/image-pipeline"', "compute", "own_metrics"),
     ("iam.tf", '"ssm:UpdateInstanceInformation",', '"ssm:GetParameter", "ssm:UpdateInstanceInformation",', "iam", "session_manager"),
     ("network.tf", 'vpc_endpoint_type = "Gateway"', 'vpc_endpoint_type = "Interface"', "compute", "nat"),
