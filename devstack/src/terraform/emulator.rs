@@ -13,8 +13,7 @@ const MOTO: PythonServer = PythonServer {
     version: "5.2.5",
     main: "from os import environ\nfrom moto.server import main\nmain(['-H', '127.0.0.1', '-p', environ['GATEWAY_PORT']])\n",
     health: "/moto-api/",
-    // The managed policy of Systems Manager is attached to the roles.
-    env: &[("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")],
+    env: &[],
 };
 
 /// Where the configuration is applied.
