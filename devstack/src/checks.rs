@@ -77,7 +77,7 @@ pub async fn run(workspace: &Path, tools: &Path, args: &TestArgs) -> Result<(), 
             skipped.push("advisories: their database cannot be reached from here");
         }
         if !deployment(workspace, tools).await? {
-            skipped.push("Terraform: install Terraform 1.11 or later");
+            skipped.push("Terraform: it needs Terraform 1.11 or later, and its provider from the registry or a mirror");
         }
     }
     for check in &skipped {
@@ -88,9 +88,10 @@ pub async fn run(workspace: &Path, tools: &Path, args: &TestArgs) -> Result<(), 
     if hosted && !skipped.is_empty() { Err(CheckError::Skipped(skipped.join("; "))) } else { Ok(()) }
 }
 
-/// The Terraform configuration, by itself and applied to emulators. Returns whether there is a Terraform to check it.
+/// The Terraform configuration, by itself and applied to emulators. Returns whether there is a Terraform, with
+/// its provider, to check it.
 async fn deployment(workspace: &Path, tools: &Path) -> Result<bool, CheckError> {
-    if !terraform::is_possible().await {
+    if !terraform::is_possible(&workspace.join("terraform")).await {
         return Ok(false);
     }
     let check = workspace.join("terraform/tests/check");

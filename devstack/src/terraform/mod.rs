@@ -66,9 +66,9 @@ pub enum ProofError {
     SecretInState(String),
 }
 
-/// Returns whether there is a Terraform to run this with.
-pub async fn is_possible() -> bool {
-    program::is_installed().await
+/// Returns whether there is a Terraform to run this with, and the provider that the configuration in `folder` asks for.
+pub async fn is_possible(folder: &Path) -> bool {
+    program::initialises(folder).await
 }
 
 /// Applies the configuration of `workspace` to each emulator. Data goes below `dir`.

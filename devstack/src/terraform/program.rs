@@ -140,10 +140,21 @@ impl Drop for Group {
     }
 }
 
-/// Returns whether there is a Terraform to run.
-pub(super) async fn is_installed() -> bool {
-    let version = Command::new("terraform").arg("version").stdin(Stdio::null()).output().await;
-    version.is_ok_and(|output| output.status.success())
+/// Returns whether there is a Terraform that can get the provider; prints why it cannot.
+pub(super) async fn initialises(folder: &Path) -> bool {
+    let mut command = Command::new("terraform");
+    command.args(["init", "-input=false", "-no-color", "-backend=false", "-lockfile=readonly"]);
+    match command.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true).output().await {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+            false
+        }
+        Err(error) => {
+            eprintln!("terraform: {error}");
+            false
+        }
+    }
 }
 
 fn missing(error: io::Error) -> TerraformError {
