@@ -5,8 +5,7 @@ use clap::ValueEnum;
 use crate::ministack;
 use crate::python_server::PythonServer;
 
-/// Emulators have no clients that wait for hours, so a picture is never made with this one: it stores scaling policies,
-/// mixed instances and group metrics, which the other does not.
+/// No picture is made on this one, as its distribution serves nothing. It is the release that the gaps were listed for.
 const MOTO: PythonServer = PythonServer {
     name: "moto",
     package: "moto[server]",
