@@ -30,16 +30,25 @@ fn main() -> ExitCode {
         Ok(secrets) => secrets,
         Err(error) => return settings::refuse(&error),
     };
-    if let Err(error) = telemetry::init_logs(&settings.observe) {
-        return settings::refuse(&error);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return settings::give_up(&error),
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    let traces = match telemetry::init(&settings.observe, "image-api", version, runtime.handle()) {
+        Ok(traces) => traces,
+        Err(error) => return settings::refuse(&error),
+    };
+    let stopped = runtime.block_on(run(&settings, secrets));
+    if let Some(traces) = traces {
+        traces.flush();
     }
-    match run(&settings, secrets) {
+    match stopped {
         Ok(Stopped::Drained | Stopped::GraceRanOut) => ExitCode::SUCCESS,
         Err(error) => settings::give_up(&error),
     }
 }
 
-#[tokio::main]
 async fn run(settings: &ApiSettings, secrets: Secrets) -> Result<Stopped, Box<dyn Error>> {
     let recorder = telemetry::install_metrics(metrics::BUCKETS)?;
     metrics::describe();

@@ -9,8 +9,9 @@ use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use futures::StreamExt;
 use job::Job;
-use service::detail;
+use service::{detail, traces};
 use thiserror::Error;
+use tracing::{Instrument, Span};
 
 use crate::problem::{Code, Problem};
 
@@ -123,6 +124,7 @@ impl SqsQueue {
             .queue_url(&self.queue_url)
             .set_entries(Some(entries.collect()))
             .send()
+            .instrument(send_span(jobs.len()))
             .await;
         let output = match sent {
             Ok(output) => output,
@@ -156,6 +158,7 @@ impl JobQueue for SqsQueue {
             .message_body(job.encode())
             .message_group_id(job.tenant.as_str())
             .send()
+            .instrument(send_span(1))
             .await
             .map(drop)
             .map_err(|error| queue_error(&error))
@@ -167,6 +170,18 @@ impl JobQueue for SqsQueue {
         let sends = chunks(&sizes).into_iter().map(|range| self.send_batch(&jobs[range.clone()], &bodies[range]));
         futures::stream::iter(sends).buffered(BATCHES_IN_FLIGHT).collect::<Vec<_>>().await.concat()
     }
+}
+
+/// What is exported of one call to SQS, named as OpenTelemetry's conventions for messaging have it.
+fn send_span(messages: usize) -> Span {
+    tracing::info_span!(
+        target: traces::TARGET,
+        "enqueue",
+        otel.kind = "producer",
+        messaging.system = "aws_sqs",
+        messaging.operation.type = "send",
+        messaging.batch.message_count = messages,
+    )
 }
 
 /// Cuts a list of body sizes into consecutive ranges that SQS takes in one call each.

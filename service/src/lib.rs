@@ -3,6 +3,7 @@
 
 pub mod settings;
 pub mod telemetry;
+pub mod traces;
 pub mod readiness;
 pub mod admin;
 pub mod detail;

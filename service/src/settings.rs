@@ -65,6 +65,29 @@ pub struct ObserveSettings {
     /// How log lines look.
     #[arg(long, env = "LOG_FORMAT", default_value = "json", value_enum)]
     pub log_format: LogFormat,
+    /// Base URL of an OpenTelemetry collector that takes OTLP over HTTP, usually on port 4318. Empty: no traces.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", default_value = "", value_name = "URL")]
+    pub otel_exporter_otlp_endpoint: String,
+    /// How spans are sent. Collectors take it on port 4318; 4317 is for gRPC, which is not spoken here.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_PROTOCOL", default_value = OTLP_PROTOCOL, value_name = "PROTOCOL", value_parser = otlp_protocol)]
+    pub otel_exporter_otlp_protocol: String,
+}
+
+impl ObserveSettings {
+    /// Returns where traces go; none when they are off.
+    pub fn traces_endpoint(&self) -> Option<&str> {
+        Some(self.otel_exporter_otlp_endpoint.trim()).filter(|endpoint| !endpoint.is_empty())
+    }
+}
+
+const OTLP_PROTOCOL: &str = "http/protobuf";
+
+/// `OpenTelemetry` says that an empty variable is one that is not set.
+fn otlp_protocol(text: &str) -> Result<String, String> {
+    match text {
+        "" | OTLP_PROTOCOL => Ok(OTLP_PROTOCOL.to_owned()),
+        _ => Err(format!("{OTLP_PROTOCOL} is the only one that is spoken here")),
+    }
 }
 
 /// Form of a log line.

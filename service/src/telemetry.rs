@@ -1,16 +1,20 @@
-//! Structured logs and the Prometheus recorder.
+//! Structured logs, traces, and the Prometheus recorder.
 
 use std::io::IsTerminal;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use thiserror::Error;
+use tokio::runtime::Handle;
+use tracing::{Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::filter_fn;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::settings::{LogFormat, ObserveSettings};
+use crate::traces::{self, Traces, TracesError};
 
 /// Crates that print request bodies and headers, prompts and credentials among them, when they are asked for details.
 const CAPPED: [&str; 5] = ["aws_", "hyper", "h2", "rustls", "s3s"];
@@ -25,6 +29,8 @@ pub enum TelemetryError {
     Filter(#[from] tracing_subscriber::filter::ParseError),
     #[error("logging is already set up: {0}")]
     Logs(#[from] tracing_subscriber::util::TryInitError),
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     #[error("metrics cannot be set up: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
@@ -34,27 +40,66 @@ pub enum TelemetryError {
 /// # Errors
 /// When the filter does not parse, or logging has been started before.
 pub fn init_logs(settings: &ObserveSettings) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(&settings.log_filter)?;
-    // A filter of its own: whatever the settings ask for, these crates never say more than warnings.
-    let cap = filter_fn(|metadata| {
-        *metadata.level() <= tracing::Level::WARN || !CAPPED.iter().any(|name| metadata.target().starts_with(name))
-    });
-    let registry = tracing_subscriber::registry().with(filter).with(cap);
-    match settings.log_format {
-        LogFormat::Json => registry
-            .with(
-                tracing_subscriber::fmt::layer()
-                    .json()
-                    .flatten_event(true)
-                    .with_current_span(true)
-                    .with_span_list(false),
-            )
-            .try_init()?,
-        LogFormat::Text => registry
-            .with(tracing_subscriber::fmt::layer().with_target(false).with_ansi(std::io::stdout().is_terminal()))
-            .try_init()?,
-    }
-    Ok(())
+    Ok(tracing_subscriber::registry().with(logs(settings)?).try_init()?)
+}
+
+/// Starts logging to standard output, and the export of traces if there is an endpoint for them. `name` and `version`
+/// are what the collector calls this service; requests to it are made on `runtime`.
+///
+/// # Errors
+/// When the filter does not parse, the endpoint cannot be used, or logging has been started before.
+pub fn init(
+    settings: &ObserveSettings,
+    name: &'static str,
+    version: &'static str,
+    runtime: &Handle,
+) -> Result<Option<Traces>, TelemetryError> {
+    let Some(endpoint) = settings.traces_endpoint() else {
+        init_logs(settings)?;
+        return Ok(None);
+    };
+    let traces = Traces::export(endpoint, name, version, runtime.clone())?;
+    let exported = filter_fn(is_traced).with_max_level_hint(LevelFilter::INFO);
+    // Where in our code a span was opened, and by which thread, tells an operator nothing.
+    let layer = tracing_opentelemetry::layer()
+        .with_tracer(traces.tracer())
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_context_activation(false)
+        .with_filter(exported);
+    tracing_subscriber::registry().with(logs(settings)?).with(layer).try_init()?;
+    Ok(Some(traces))
+}
+
+fn logs<S>(settings: &ObserveSettings) -> Result<Box<dyn Layer<S> + Send + Sync>, TelemetryError>
+where
+    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+{
+    // Whatever the settings ask for, the capped crates never say more than warnings, and the spans of traces are not
+    // those of the logs. With a hint, a level that nobody asked for costs one comparison.
+    let ours = filter_fn(|metadata| metadata.target() != traces::TARGET && !is_capped(metadata));
+    let filter = EnvFilter::try_new(&settings.log_filter)?.and(ours.with_max_level_hint(LevelFilter::TRACE));
+    let layer = tracing_subscriber::fmt::layer();
+    Ok(match settings.log_format {
+        LogFormat::Json => {
+            layer.json().flatten_event(true).with_current_span(true).with_span_list(false).with_filter(filter).boxed()
+        }
+        LogFormat::Text => {
+            layer.with_target(false).with_ansi(std::io::stdout().is_terminal()).with_filter(filter).boxed()
+        }
+    })
+}
+
+fn is_capped(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() > tracing::Level::WARN && CAPPED.iter().any(|name| metadata.target().starts_with(name))
+}
+
+/// Besides the spans of traces: warnings and errors, which become events of the span that they happened in.
+fn is_traced(metadata: &Metadata<'_>) -> bool {
+    let is_warning = metadata.is_event() && *metadata.level() <= tracing::Level::WARN;
+    metadata.target() == traces::TARGET || (is_warning && !CAPPED.iter().any(|n| metadata.target().starts_with(n)))
 }
 
 /// Installs the process-wide recorder.

@@ -19,6 +19,7 @@ use crate::metrics;
 use crate::pipeline::Pipeline;
 use crate::queue::{Delivery, JobQueue};
 use crate::slots::InFlight;
+use crate::traces;
 
 /// Time to write that a job has failed when the grace is over: what is left of `GIVE_BACK_TIME` is for settling.
 const LAST_WORD_TIME: Duration = Duration::from_secs(3);
@@ -53,20 +54,23 @@ impl DeliveryHandler {
         let is_last = delivery.receive_count >= self.max_receive_count;
         let ended = match Job::decode(&delivery.body) {
             Ok(job) => {
-                let span = span_of(&job, &delivery);
-                end.span = span.clone();
-                self.process(&job, &delivery, is_last, &lease).instrument(span).await
+                traces::queue_wait(&job, &delivery);
+                end.span = span_of(&job, &delivery);
+                end.traced = traces::delivery(&job, &delivery);
+                let processing = self.process(&job, &delivery, is_last, &lease).instrument(end.traced.clone());
+                processing.instrument(end.span.clone()).await
             }
             Err(error) => Ended::Processed(Err(undecodable(&error))),
         };
-        let span = end.span.clone();
-        let disposition = span.in_scope(|| conclude(&ended, &delivery, is_last, &mut end));
+        let (span, traced) = (end.span.clone(), end.traced.clone());
+        let disposition = span.in_scope(|| traced.in_scope(|| conclude(&ended, &delivery, is_last, &mut end)));
         async {
             lease.end().await;
             if let Some(disposition) = disposition {
                 self.settle(&delivery, disposition).await;
             }
         }
+        .instrument(traced)
         .instrument(span)
         .await;
         drop(in_flight);
@@ -163,6 +167,8 @@ fn conclude(ended: &Ended, delivery: &Delivery, is_last: bool, end: &mut JobEnd)
         }
         Err(error) => {
             metrics::error(error.kind);
+            end.traced.record("otel.status_code", "ERROR");
+            end.traced.record("error.kind", error.kind.as_str());
             tracing::warn!(duration_ms, message.id = %delivery.message_id, error.kind = error.kind.as_str(),
                 error.detail = %error.detail, ?disposition, "attempt failed");
             match (error.class(), disposition) {
@@ -194,16 +200,19 @@ struct JobEnd {
     started: Instant,
     outcome: &'static str,
     span: Span,
+    /// Disabled where traces are off.
+    traced: Span,
 }
 
 impl JobEnd {
     fn begin() -> Self {
-        Self { started: Instant::now(), outcome: "aborted", span: Span::none() }
+        Self { started: Instant::now(), outcome: "aborted", span: Span::none(), traced: Span::none() }
     }
 }
 
 impl Drop for JobEnd {
     fn drop(&mut self) {
+        self.traced.record("outcome", self.outcome);
         metrics::job_ended(self.outcome, self.started.elapsed());
     }
 }

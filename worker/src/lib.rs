@@ -21,3 +21,4 @@ pub mod store;
 pub mod lifecycle;
 pub mod error;
 pub mod metrics;
+pub mod traces;

@@ -34,14 +34,20 @@ fn main() -> ExitCode {
     if let Err(unknown) = StabilityModel::for_id(&settings.bedrock_model_id) {
         return refuse(&format!("BEDROCK_MODEL_ID: {unknown}"));
     }
-    if let Err(error) = telemetry::init_logs(&settings.observe) {
-        return refuse(&error);
-    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return give_up(&error),
     };
-    match runtime.block_on(run(settings)) {
+    let version = env!("CARGO_PKG_VERSION");
+    let traces = match telemetry::init(&settings.observe, "image-worker", version, runtime.handle()) {
+        Ok(traces) => traces,
+        Err(error) => return refuse(&error),
+    };
+    let stopped = runtime.block_on(run(settings));
+    if let Some(traces) = traces {
+        traces.flush();
+    }
+    match stopped {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => give_up(&error),
     }

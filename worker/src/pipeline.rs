@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use job::{Failure, FailureCode, ImageInfo, Job, ObjectKind, SourceInfo, Status, image_key};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::circuit::Pass;
 use crate::claim::{Claimant, Claimed, Held, WriteError, claim};
@@ -18,6 +19,7 @@ use crate::metrics::{self, Step};
 use crate::render::{RenderError, RenderSettings, Rendered, render};
 use crate::source::{Paid, SourceMaker};
 use crate::store::{ObjectStore, StoreError};
+use crate::traces;
 
 /// Where the time comes from; tests bring their own.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -129,7 +131,8 @@ impl Pipeline {
     }
 
     async fn attempt(&self, job: &Job, claimant: &Claimant, is_last: bool, pass: &Pass) -> Attempt {
-        let mut held = match claim(self.store.as_ref(), job, claimant, &*self.clock).await {
+        let claiming = claim(self.store.as_ref(), job, claimant, &*self.clock).instrument(traces::step("claim"));
+        let mut held = match claiming.await {
             Ok(Claimed::Held(held)) => held,
             Ok(Claimed::AlreadyFinal(status)) => return Attempt::Ended(Ok(Outcome::AlreadyFinal(status))),
             Ok(Claimed::Elsewhere { for_at_most }) => {
@@ -161,7 +164,7 @@ impl Pipeline {
             };
             held.advance(self.store.as_ref(), (self.clock)(), processing).await?;
             let generation = paid.info.generation;
-            match self.render(job, paid).await? {
+            match self.render(job, paid).instrument(traces::step("render")).await? {
                 Ok(rendered) => break rendered,
                 Err(undecodable) if generation < MAX_GENERATIONS => {
                     tracing::warn!(error = %undecodable, "source cannot be decoded, asking for one more");
@@ -172,14 +175,14 @@ impl Pipeline {
                 }
             }
         };
-        self.publish(job, held, rendered).await
+        self.publish(job, held, rendered).instrument(traces::step("publish")).await
     }
 
     /// Returns the checkpointed source, or pays for one.
     async fn source(&self, job: &Job, held: &mut Held) -> Result<Paid, Stop> {
         // Nobody writes a source without a claim, so a record that we have just created has none.
         if !held.is_new()
-            && let Some(source) = self.store.read_source(&job.id).await?
+            && let Some(source) = self.store.read_source(&job.id).instrument(traces::step("read source")).await?
         {
             tracing::info!(source.generation = source.info.generation, "source found, not paying again");
             return Ok(Paid { info: source.info, bytes: Some(source.bytes), generate_seconds: None });

@@ -18,6 +18,7 @@ use crate::limiter::Limiter;
 use crate::metrics::{self, Step};
 use crate::pipeline::{Clock, Stop};
 use crate::store::{ObjectStore, Source};
+use crate::traces;
 
 /// A claim must outlast the model call by this much, so that the checkpoint fits in.
 const CLAIM_MARGIN: Duration = Duration::from_secs(60);
@@ -86,7 +87,7 @@ impl SourceMaker {
         loop {
             tokio::select! {
                 biased;
-                () = self.limiter.acquire() => {}
+                () = self.limiter.acquire().instrument(traces::step("limit")) => {}
                 () = stopping.cancelled() => return Err(Stop::GivenBack),
             }
             let now = (self.clock)();
@@ -112,7 +113,7 @@ impl SourceMaker {
 
     async fn pay(self, id: JobId, request: GenerateRequest, generation: u32) -> Result<Paid, JobError> {
         let started = Instant::now();
-        let answer = self.generator.generate(&request).await;
+        let answer = self.generator.generate(&request).instrument(traces::model_call(self.generator.model_id())).await;
         metrics::step_took(Step::Generate, started.elapsed());
         metrics::model_called(match &answer {
             Ok(_) => "picture",
@@ -130,7 +131,7 @@ impl SourceMaker {
             generation,
         };
         let source = Source { bytes: image.bytes, info };
-        self.checkpoint(&id, &source).await?;
+        self.checkpoint(&id, &source).instrument(traces::step("checkpoint")).await?;
         Ok(Paid { info: source.info, bytes: keep(source.bytes, &self.room), generate_seconds: Some(generate_seconds) })
     }
 

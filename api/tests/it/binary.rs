@@ -15,6 +15,7 @@ fn the_exit_code_tells_settings_from_faults() {
         ("API_KEYS", "north:short", 64, "API_KEYS"),
         ("POLLS_PER_MINUTE", "1", 64, "POLLS_PER_MINUTE contradicts JOBS_PER_MINUTE"),
         ("LOG_FILTER", "info=loud", 64, "LOG_FILTER"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "127.0.0.1:4318", 64, "OTEL_EXPORTER_OTLP_ENDPOINT"),
         ("ADMIN_ADDR", taken.as_str(), 1, "ADMIN_ADDR"),
         ("LISTEN_ADDR", taken.as_str(), 1, "LISTEN_ADDR"),
     ] {

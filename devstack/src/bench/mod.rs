@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::bedrock::{BedrockOptions, Detail, Latency};
 use crate::stack::{Stack, StackError, StackOptions};
+use crate::traces::TraceCollector;
 
 pub use report::Report;
 
@@ -43,6 +44,9 @@ pub struct BenchArgs {
     /// Time the model takes: `5s`, `200ms..2s`, or `lognormal:MEDIAN,P99`.
     #[arg(long, default_value = "5s", value_name = "LATENCY")]
     pub latency: Latency,
+    /// Export the worker's traces to a collector in this process: what they cost.
+    #[arg(long)]
+    pub traces: bool,
     /// Print JSON instead of the table.
     #[arg(long)]
     pub json: bool,
@@ -77,6 +81,14 @@ pub async fn bench(args: &BenchArgs, dir: &Path, binaries_dir: &Path) -> Result<
     std::fs::create_dir_all(dir).map_err(folder)?;
     // Sources are megabytes each: the folder goes when the run is over.
     let mut data = tempfile::Builder::new().prefix("bench-").tempdir_in(dir).map_err(folder)?;
+    let collector = match args.traces {
+        true => Some(TraceCollector::start().await.map_err(|source| BenchError::Io { what: "the collector", source })?),
+        false => None,
+    };
+    let mut worker_env = env([("WORKER_SLOTS", &args.slots.to_string())]);
+    if let Some(collector) = &collector {
+        worker_env.extend(env([("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint())]));
+    }
     let options = StackOptions {
         workers: 1,
         restart: false,
@@ -87,7 +99,7 @@ pub async fn bench(args: &BenchArgs, dir: &Path, binaries_dir: &Path) -> Result<
             ..BedrockOptions::default()
         },
         api_env: env(["JOBS_PER_MINUTE", "JOBS_BURST", "POLLS_PER_MINUTE"].map(|limit| (limit, "1000000"))),
-        worker_env: env([("WORKER_SLOTS", &args.slots.to_string())]),
+        worker_env,
         ..StackOptions::new(data.path(), binaries_dir)
     };
     // Until the run has succeeded its logs are worth more than the space.
@@ -99,7 +111,10 @@ pub async fn bench(args: &BenchArgs, dir: &Path, binaries_dir: &Path) -> Result<
     };
     stack.stop().await;
     data.disable_cleanup(report.is_err());
-    report
+    let mut report = report?;
+    // After the stop, which flushes.
+    report.spans = collector.map(|collector| collector.spans().len());
+    Ok(report)
 }
 
 async fn measure(args: &BenchArgs, stack: &Stack) -> Result<Report, BenchError> {
@@ -154,6 +169,7 @@ async fn measure(args: &BenchArgs, stack: &Stack) -> Result<Report, BenchError> 
         outside_percent: outside / inside * 100.0,
         idle_rss_mib: mib(idle.rss),
         peak_rss_mib: mib(busy.peak_rss),
+        spans: None,
     })
 }
 

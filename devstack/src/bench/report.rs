@@ -24,6 +24,8 @@ pub struct Report {
     pub outside_percent: f64,
     pub idle_rss_mib: f64,
     pub peak_rss_mib: f64,
+    /// Spans that the collector got; none where traces were off.
+    pub spans: Option<usize>,
 }
 
 impl Report {
@@ -50,6 +52,7 @@ impl fmt::Display for Report {
         let rows = [
             ("jobs", self.jobs.to_string(), String::new()),
             ("slots", self.slots.to_string(), String::new()),
+            ("spans exported", self.spans.map_or_else(|| "off".to_owned(), |count| count.to_string()), String::new()),
             ("deliveries in flight, peak", self.peak_in_flight.to_string(), String::new()),
             ("wall time", format!("{:.1} s", self.wall_seconds), String::new()),
             ("jobs a second", format!("{:.1}", self.jobs_per_second), String::new()),
@@ -84,6 +87,7 @@ mod tests {
             outside_percent,
             idle_rss_mib: 20.0,
             peak_rss_mib,
+            spans: None,
         }
     }
 

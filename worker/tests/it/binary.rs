@@ -32,6 +32,8 @@ async fn the_exit_code_tells_settings_from_faults() {
         ("S3_BUCKET_NAME", "", 64, "--s3-bucket-name"),
         ("WORKER_SLOTS", "many", 64, "--worker-slots"),
         ("LOG_FILTER", "info=loud", 64, "LOG_FILTER"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "127.0.0.1:4318", 64, "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", 64, "--otel-exporter-otlp-protocol"),
         ("BEDROCK_MODEL_ID", "amazon.titan-image-generator-v2:0", 64, "BEDROCK_MODEL_ID"),
         ("ADMIN_ADDR", taken.as_str(), 1, "ADMIN_ADDR"),
     ] {
@@ -91,6 +93,23 @@ async fn a_worker_that_is_told_to_stop_ends_although_the_queue_stalls() {
     proxy.stall();
     worker.terminate();
     assert_eq!(worker.exit_code().await, Some(0));
+}
+
+/// One that refuses connections, and one that takes them and never answers.
+#[tokio::test]
+async fn a_collector_of_traces_that_is_away_costs_no_job_and_holds_up_no_exit() {
+    let site = Site::start().await;
+    let silent = LoopbackProxy::start(site.sqs.local_addr(), Idle::Kept).await;
+    silent.stall();
+    for endpoint in ["http://127.0.0.1:1".to_owned(), silent.url()] {
+        let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
+        let mut worker = WorkerProcess::start(&site, &env).await;
+        let job = site.submit("a red fox").await;
+        site.succeeded(&job).await;
+        worker.logged("traces cannot be delivered").await;
+        worker.terminate();
+        assert_eq!(worker.exit_code().await, Some(0));
+    }
 }
 
 /// While the model paints, connections to the store have nothing to do. Neither a store that closes them nor one that

@@ -1,0 +1,92 @@
+//! What the spans of one job cost: where nobody exports them, and where they are exported.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::hint::black_box;
+use std::io;
+use std::time::SystemTime;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
+use service::traces::{self, TARGET};
+use tracing::{Dispatch, dispatcher};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::{EnvFilter, Registry};
+
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// Takes spans and drops them: what is left is the cost in the process that makes them, without the collector's.
+#[derive(Debug)]
+struct Discard;
+
+impl SpanExporter for Discard {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        black_box(batch);
+        Ok(())
+    }
+}
+
+/// The log span of a job, as it is without traces.
+fn logged() {
+    let span = tracing::error_span!("job", job.id = "id", tenant = "north", trace.id = TRACEPARENT);
+    span.in_scope(|| black_box(()));
+}
+
+/// The same with every span that is exported of a job.
+fn traced() {
+    let job = tracing::error_span!("job", job.id = "id", tenant = "north", trace.id = TRACEPARENT);
+    traces::record_wait("queue wait", TRACEPARENT, SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH, Vec::new);
+    let delivery = tracing::info_span!(
+        target: TARGET,
+        parent: None,
+        "process job",
+        otel.kind = "consumer",
+        outcome = tracing::field::Empty,
+        job.id = "id",
+        tenant = "north",
+    );
+    traces::continue_from(&delivery, TRACEPARENT);
+    traces::link(&delivery, TRACEPARENT);
+    job.in_scope(|| {
+        delivery.in_scope(|| {
+            for step in ["claim", "limit", "generate", "checkpoint", "render", "publish"] {
+                tracing::info_span!(target: TARGET, "step", otel.name = step).in_scope(|| black_box(()));
+            }
+        });
+    });
+    delivery.record("outcome", "published");
+}
+
+fn logs() -> impl tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a> + Send + Sync {
+    let ours = filter_fn(|metadata| metadata.target() != TARGET).with_max_level_hint(LevelFilter::TRACE);
+    let filter = EnvFilter::new("info").and(ours);
+    Registry::default().with(tracing_subscriber::fmt::layer().json().with_writer(io::sink).with_filter(filter))
+}
+
+fn spans_of_a_job(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("spans of one job");
+    let off = Dispatch::new(logs());
+    dispatcher::with_default(&off, || {
+        group.bench_function("logs only, no spans for traces in the code", |b| b.iter(logged));
+        group.bench_function("traces off", |b| b.iter(traced));
+    });
+    let provider = SdkTracerProvider::builder().with_batch_exporter(Discard).build();
+    let exported = filter_fn(|metadata| metadata.target() == TARGET).with_max_level_hint(LevelFilter::INFO);
+    let layer = tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("bench"))
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_context_activation(false)
+        .with_filter(exported);
+    let on = Dispatch::new(logs().with(layer));
+    dispatcher::with_default(&on, || group.bench_function("traces on", |b| b.iter(traced)));
+    group.finish();
+    provider.shutdown().unwrap();
+}
+
+criterion_group!(benches, spans_of_a_job);
+criterion_main!(benches);
