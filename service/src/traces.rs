@@ -84,7 +84,7 @@ impl Traces {
         TRACER.get_or_init(|| self.provider.tracer("image-pipeline")).clone()
     }
 
-    /// Sends what has not been sent, for [`FLUSH_TIMEOUT`] at most. Needs the runtime to be alive, and not to be the
+    /// Sends what has not been sent, for two seconds at most. Needs the runtime to be alive, and not to be the
     /// caller's thread.
     pub fn flush(&self) {
         if let Err(error) = self.provider.shutdown_with_timeout(FLUSH_TIMEOUT) {
