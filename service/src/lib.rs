@@ -5,6 +5,7 @@ pub mod settings;
 pub mod telemetry;
 pub mod readiness;
 pub mod admin;
+pub mod health;
 pub mod detail;
 pub mod serve;
 pub mod shutdown;
