@@ -11,5 +11,6 @@ pub mod cdn;
 mod python_server;
 pub mod ministack;
 pub mod terraform;
+pub mod containers;
 pub mod venv;
 pub mod checks;

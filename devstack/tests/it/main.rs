@@ -11,3 +11,4 @@ mod watchdog;
 mod openapi;
 mod end_to_end;
 mod faults;
+mod compose;
