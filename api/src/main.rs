@@ -13,7 +13,7 @@ use api::store::S3Records;
 use clap::Parser;
 use jiff::Timestamp;
 use service::readiness::Readiness;
-use service::{admin, aws, settings, shutdown, telemetry};
+use service::{admin, aws, health, settings, shutdown, telemetry};
 
 /// A client waits behind every call, so they are short; the operation leaves room for one more attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -21,6 +21,9 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(9);
 const MAX_ATTEMPTS: u32 = 2;
 
 fn main() -> ExitCode {
+    if let Some(code) = health::asked(std::env::args_os()) {
+        return code;
+    }
     let settings = match ApiSettings::try_parse() {
         Ok(settings) => settings,
         Err(error) if error.use_stderr() => return settings::refuse(&error.render()),

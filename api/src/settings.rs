@@ -15,7 +15,7 @@ use crate::auth::{ApiKeys, InvalidApiKeys};
 
 /// Accepts image jobs over HTTP, puts them into the queue and answers polls.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "image-api", version, max_term_width = 100)]
+#[command(name = "image-api", version, max_term_width = 100, after_help = service::health::HELP)]
 pub struct ApiSettings {
     /// Address of the public port. Port 0 takes a free one.
     #[arg(long, env = "LISTEN_ADDR", default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]

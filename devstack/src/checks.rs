@@ -9,7 +9,7 @@ use clap::Args;
 use thiserror::Error;
 use tokio::process::Command;
 
-use crate::terraform;
+use crate::{containers, terraform};
 
 /// The release that `deny.toml` was written for.
 const DENY: &str = "0.20.2";
@@ -35,8 +35,8 @@ pub struct TestArgs {
 /// A check that did not pass.
 #[derive(Debug, Error)]
 pub enum CheckError {
-    #[error("{0} failed: see above")]
-    Failed(String),
+    #[error("{command} failed: see above")]
+    Failed { command: String, code: Option<i32> },
     #[error("{command} cannot be started: {source}")]
     Start { command: String, source: std::io::Error },
     #[error("the legacy HTTP stack is back: {0}; `cargo tree --invert` tells who brings it (docs/adr/0004)")]
@@ -79,6 +79,10 @@ pub async fn run(workspace: &Path, tools: &Path, args: &TestArgs) -> Result<(), 
         if !deployment(workspace, tools).await? {
             skipped.push("Terraform: it needs Terraform 1.11 or later, and its provider from the registry or a mirror");
         }
+        if !images(workspace).await? {
+            skipped
+                .push("containers: they need an engine or root and dockerd, compose, and a base image or debootstrap");
+        }
     }
     for check in &skipped {
         println!("\nSKIPPED: {check}. Hosted CI fails when this happens.\n");
@@ -112,13 +116,23 @@ async fn simulated_plan(workspace: &Path, tools: &Path) -> Result<(), CheckError
     let output = File::create(&made).map_err(start)?;
     let planned = Command::new(script).stdout(output).kill_on_drop(true).status().await.map_err(start)?;
     if !planned.success() {
-        return Err(CheckError::Failed(made_by.to_owned()));
+        return Err(CheckError::Failed { command: made_by.to_owned(), code: planned.code() });
     }
     let [made, to] = [&made, &reduced].map(|path| path.to_string_lossy().into_owned());
     let simulate = "run --release --locked --package loadtest -- simulate --plan".split(' ').map(str::to_owned);
     step(workspace, env!("CARGO"), simulate.chain([made, "--write-plan".to_owned(), to]).collect(), &[]).await?;
     let committed = std::fs::read(workspace.join(COMMITTED_PLAN)).map_err(start)?;
     if std::fs::read(&reduced).map_err(start)? == committed { Ok(()) } else { Err(CheckError::OldPlan) }
+}
+
+/// The images and what runs in them. Returns whether there is an engine, or can be one, to run them with.
+async fn images(workspace: &Path) -> Result<bool, CheckError> {
+    let dev = "run --release --locked --package devstack --bin dev -- containers --no-build";
+    let run = step(workspace, env!("CARGO"), dev.split(' ').map(str::to_owned).collect(), &[]).await;
+    match run {
+        Err(CheckError::Failed { code, .. }) if code == Some(i32::from(containers::EXIT_UNAVAILABLE)) => Ok(false),
+        run => run.map(|()| true),
+    }
 }
 
 async fn step(workspace: &Path, program: &str, args: Vec<String>, env: &[(&str, &str)]) -> Result<(), CheckError> {
@@ -135,7 +149,7 @@ async fn step(workspace: &Path, program: &str, args: Vec<String>, env: &[(&str, 
         .await
         .map_err(|source| CheckError::Start { command: command.clone(), source })?;
     println!("    {} s", started.elapsed().as_secs());
-    if status.success() { Ok(()) } else { Err(CheckError::Failed(command)) }
+    if status.success() { Ok(()) } else { Err(CheckError::Failed { command, code: status.code() }) }
 }
 
 async fn no_legacy_stack(workspace: &Path) -> Result<(), CheckError> {
@@ -148,7 +162,7 @@ async fn no_legacy_stack(workspace: &Path) -> Result<(), CheckError> {
         .map_err(|source| CheckError::Start { command: command.to_owned(), source })?;
     if !output.status.success() {
         eprintln!("{}", String::from_utf8_lossy(&output.stderr));
-        return Err(CheckError::Failed(command.to_owned()));
+        return Err(CheckError::Failed { command: command.to_owned(), code: output.status.code() });
     }
     let tree = String::from_utf8_lossy(&output.stdout);
     match tree.lines().find(|line| LEGACY.iter().any(|legacy| line.starts_with(legacy))) {
@@ -203,5 +217,5 @@ async fn advisories(workspace: &Path, deny: &str) -> Result<bool, CheckError> {
         return Ok(false);
     }
     eprintln!("{said}");
-    Err(CheckError::Failed(command.to_owned()))
+    Err(CheckError::Failed { command: command.to_owned(), code: output.status.code() })
 }

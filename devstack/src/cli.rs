@@ -5,18 +5,22 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use axum::http::Uri;
 use clap::{Args, Parser, Subcommand};
+use service::readiness::Readiness;
 use service::settings::{LogFormat, ObserveSettings};
-use service::{shutdown, telemetry};
+use service::{admin, health, shutdown, telemetry};
 use tokio::process::Command as Process;
 
 use crate::bedrock::{BedrockArgs, BedrockOptions, BedrockStandIn, Latency};
 use crate::bench::{BenchArgs, bench};
 use crate::cdn::{CdnArgs, CdnStandIn};
 use crate::checks::{self, TestArgs};
+use crate::containers::{self, ContainersArgs};
 use crate::embedded::sqs::SqsOptions;
 use crate::embedded::{ACCESS_KEY_ID, EmbeddedS3, EmbeddedSqs, REGION, SECRET_ACCESS_KEY};
 use crate::stack::ports::loopback;
+use crate::stack::provision::{self, ProvisionArgs};
 use crate::stack::{
     DataDir, LocalAwsKind, PortArgs, Ports, STOP_GRACE, Stack, StackOptions, read_endpoints, read_secrets, watch,
 };
@@ -46,6 +50,8 @@ enum Command {
     Bench(BenchArgs),
     /// Applies the Terraform configuration to emulators of AWS, runs the pipeline on it, and destroys it.
     Terraform(TerraformArgs),
+    /// Builds the container images, runs the pipeline in them with compose, breaks it, and takes everything away.
+    Containers(ContainersArgs),
     /// Runs every check: format, lints, documentation, tests, dependencies.
     Test(TestArgs),
     /// Starts SQS and S3 alone.
@@ -54,6 +60,10 @@ enum Command {
     Bedrock(BedrockArgs),
     /// Starts the stand-in for `CloudFront` alone, in front of the S3 that the AWS variables name.
     Cdn(CdnArgs),
+    /// Makes queues and bucket in the SQS and S3 that the AWS variables name, and again if they are gone.
+    Provision(ProvisionArgs),
+    /// Asks a URL and exits with 0 if it answers with success: a health check where there is no other program.
+    Health(HealthArgs),
     /// Ends the stack's processes when the stack is gone.
     #[command(hide = true)]
     Watchdog,
@@ -87,6 +97,19 @@ struct ResetArgs {
     all: bool,
 }
 
+#[derive(Debug, Args)]
+struct HealthArgs {
+    /// What to ask, such as <http://127.0.0.1:9325/_standin/health>.
+    #[arg(value_name = "URL", value_parser = http_url)]
+    url: Uri,
+}
+
+fn http_url(text: &str) -> Result<Uri, String> {
+    let expected = "expected http://HOST:PORT/PATH";
+    let url: Uri = text.parse().map_err(|error| format!("{expected}: {error}"))?;
+    if url.scheme_str() == Some("http") { Ok(url) } else { Err(expected.to_owned()) }
+}
+
 type Outcome = Result<ExitCode, Box<dyn Error>>;
 
 /// Runs the command of the command line and returns the exit code.
@@ -99,7 +122,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Submit(args) => block_on(picture(&dir, args)),
         Command::Bench(args) => block_on(measure(&dir, args)),
         Command::Terraform(args) => block_on(deploy(&dir, args)),
+        Command::Containers(args) => block_on(contain(&dir, args)),
         Command::Test(args) => block_on(test(&dir, args)),
+        Command::Provision(args) => block_on(provision(args)),
+        Command::Health(args) => Ok(health::report(&args.url)),
         Command::Emulator(ports) => block_on(emulator(&dir, Ports::from(&ports))),
         Command::Bedrock(args) => block_on(bedrock(args)),
         Command::Cdn(args) => block_on(cdn(args)),
@@ -239,6 +265,22 @@ async fn deploy(dir: &Path, args: TerraformArgs) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
+async fn contain(dir: &Path, args: ContainersArgs) -> Outcome {
+    let signal = shutdown::on_signal()?;
+    init_logs()?;
+    if !args.no_build && !args.from_source && !build().await? {
+        return Err("the build failed: see above".into());
+    }
+    match containers::prove(&args, &workspace(), dir, &binaries_dir()?, &signal).await {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.is_unavailable() => {
+            eprintln!("not possible here: {error}");
+            Ok(ExitCode::from(containers::EXIT_UNAVAILABLE))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 async fn test(dir: &Path, args: TestArgs) -> Outcome {
     checks::run(&workspace(), &dir.join("tools"), &args).await?;
     Ok(ExitCode::SUCCESS)
@@ -275,19 +317,40 @@ async fn bedrock(args: BedrockArgs) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
+async fn provision(args: ProvisionArgs) -> Outcome {
+    let signal = shutdown::on_signal()?;
+    init_logs()?;
+    let readiness = Readiness::starting();
+    let admin_addr = admin::serve(args.admin_addr, telemetry::install_metrics(&[])?, readiness.clone())?;
+    println!("http://{admin_addr}/ready");
+    let config = service::aws::load_config().await;
+    let sqs = aws_sdk_sqs::config::Builder::from(&config).timeout_config(timeouts()).build();
+    provision::keep(&aws_sdk_sqs::Client::from_conf(sqs), &s3(&config), &readiness, &signal).await;
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn cdn(args: CdnArgs) -> Outcome {
     let signal = shutdown::on_signal()?;
     init_logs()?;
     let config = service::aws::load_config().await;
-    let settings = aws_sdk_s3::config::Builder::from(&config)
-        .timeout_config(service::aws::timeouts(Duration::from_secs(10), Duration::from_secs(30)))
-        .force_path_style(service::aws::s3_needs_path_style(&config))
-        .build();
-    let standin = CdnStandIn::start(args.addr, args.options(aws_sdk_s3::Client::from_conf(settings))).await?;
+    let standin = CdnStandIn::start(args.addr, args.options(s3(&config))).await?;
     println!("export CLOUDFRONT_DOMAIN=http://{}", standin.local_addr());
     signal.cancelled().await;
     standin.stop().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns a client of the S3 that the AWS variables name.
+fn s3(config: &aws_config::SdkConfig) -> aws_sdk_s3::Client {
+    let settings = aws_sdk_s3::config::Builder::from(config)
+        .timeout_config(timeouts())
+        .force_path_style(service::aws::s3_needs_path_style(config))
+        .build();
+    aws_sdk_s3::Client::from_conf(settings)
+}
+
+fn timeouts() -> aws_sdk_s3::config::timeout::TimeoutConfig {
+    service::aws::timeouts(Duration::from_secs(10), Duration::from_secs(30))
 }
 
 /// Builds what a stack starts.

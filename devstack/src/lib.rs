@@ -12,5 +12,6 @@ mod python_server;
 pub mod ministack;
 pub mod traces;
 pub mod terraform;
+pub mod containers;
 pub mod venv;
 pub mod checks;

@@ -6,6 +6,7 @@ pub mod telemetry;
 pub mod traces;
 pub mod readiness;
 pub mod admin;
+pub mod health;
 pub mod detail;
 pub mod serve;
 pub mod shutdown;

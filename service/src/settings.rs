@@ -52,12 +52,15 @@ fn say(error: &dyn std::fmt::Display) {
     eprintln!("error: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
 }
 
+/// Where the admin port is unless told otherwise. Whoever asks it has the same default.
+pub const DEFAULT_ADMIN_ADDR: &str = "127.0.0.1:9100";
+
 /// How the process is observed.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Observability")]
 pub struct ObserveSettings {
     /// Address of the admin port: /live, /ready, /metrics. Port 0 takes a free one.
-    #[arg(long, env = "ADMIN_ADDR", default_value = "127.0.0.1:9100", value_name = "HOST:PORT")]
+    #[arg(long, env = "ADMIN_ADDR", default_value = DEFAULT_ADMIN_ADDR, value_name = "HOST:PORT")]
     pub admin_addr: SocketAddr,
     /// What is logged, in the syntax of tracing-subscriber's EnvFilter.
     #[arg(long, env = "LOG_FILTER", default_value = "info", value_name = "FILTER")]

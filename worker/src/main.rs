@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Parser;
 use service::readiness::Readiness;
 use service::settings::{give_up, refuse};
-use service::{admin, aws, shutdown, telemetry};
+use service::{admin, aws, health, shutdown, telemetry};
 use tokio_util::sync::CancellationToken;
 use worker::app::{Ports, Worker, system_clock};
 use worker::generate::StabilityModel;
@@ -23,6 +23,9 @@ use worker::store::S3Store;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if let Some(code) = health::asked(std::env::args_os()) {
+        return code;
+    }
     let settings = match Settings::try_parse() {
         Ok(settings) => settings,
         Err(error) if error.use_stderr() => return refuse(&error.render()),

@@ -13,7 +13,7 @@ use crate::render::RenderSettings;
 /// Credentials, region and endpoints are the AWS SDK's own: `AWS_REGION`, `AWS_ENDPOINT_URL_SQS`, `AWS_ENDPOINT_URL_S3`,
 /// `AWS_ENDPOINT_URL_BEDROCK_RUNTIME`, ...
 #[derive(Debug, Clone, Parser)]
-#[command(name = "image-worker", version)]
+#[command(name = "image-worker", version, after_help = service::health::HELP)]
 pub struct Settings {
     /// URL of the job queue.
     #[arg(long, env = "SQS_QUEUE_URL", value_name = "URL", value_parser = NonEmptyStringValueParser::new())]

@@ -33,3 +33,20 @@ fn the_exit_code_tells_settings_from_faults() {
         assert!(text.starts_with("error: ") && !text.contains("error: error") && text.contains(said), "{text}");
     }
 }
+
+#[test]
+fn the_health_command_needs_no_setting_and_tells_why_it_fails() {
+    let health = |addr: &str, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_image-api"));
+        command.env_clear().env("ADMIN_ADDR", addr).arg("health").args(args).output().unwrap()
+    };
+    // Bound and given back: nobody listens there.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let output = health(&free, &[]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.starts_with("error: ") && text.contains(&free) && text.lines().count() == 1, "{text}");
+    let output = health("nowhere", &["--live"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(64) && text.contains("--admin-addr"), "{text}");
+}

@@ -1,11 +1,17 @@
 //! The queue, its dead-letter queue and the bucket, as Terraform makes them on AWS.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use aws_sdk_s3::error::{DisplayErrorContext, SdkError};
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use aws_sdk_sqs::types::QueueAttributeName;
+use clap::Args;
+use service::readiness::Readiness;
+use service::settings::DEFAULT_ADMIN_ADDR;
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 
 use crate::embedded::REGION;
 
@@ -19,6 +25,17 @@ pub const BUCKET: &str = "education-portal-images-local";
 pub const MAX_RECEIVE_COUNT: u32 = 5;
 /// The queue's visibility timeout and the workers' lease.
 pub const LEASE_SECONDS: u32 = 60;
+
+/// How often [`keep`] looks: an emulator that came back empty is of use again within this time.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Settings of `cargo dev provision`.
+#[derive(Debug, Clone, Args)]
+pub struct ProvisionArgs {
+    /// Address of the admin port; /ready once everything is there. Port 0 takes a free one.
+    #[arg(long, env = "ADMIN_ADDR", default_value = DEFAULT_ADMIN_ADDR, value_name = "HOST:PORT")]
+    pub admin_addr: SocketAddr,
+}
 
 /// A queue or the bucket could not be made.
 #[derive(Debug, Error)]
@@ -86,6 +103,46 @@ pub async fn bucket(client: &aws_sdk_s3::Client) -> Result<(), ProvisionError> {
         Err(SdkError::ServiceError(error)) if error.err().is_bucket_already_owned_by_you() => Ok(()),
         Err(error) => Err(failed(BUCKET, &error)),
         Ok(_) => Ok(()),
+    }
+}
+
+/// Makes the queues and the bucket, and makes them again when they are gone, until `stopping`. `readiness` says whether
+/// they are there; it begins with [`Readiness::starting`].
+///
+/// A single run would be over before an emulator that was killed comes back with nothing.
+pub async fn keep(
+    sqs: &aws_sdk_sqs::Client,
+    s3: &aws_sdk_s3::Client,
+    readiness: &Readiness,
+    stopping: &CancellationToken,
+) {
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut are_there = false;
+    loop {
+        tokio::select! {
+            _ = look.tick() => {}
+            () = stopping.cancelled() => return,
+        }
+        let made = async {
+            queues(sqs).await?;
+            bucket(s3).await
+        };
+        match made.await {
+            Ok(()) => {
+                readiness.clear("starting");
+                readiness.clear("provision");
+                if !are_there {
+                    tracing::info!(queue = QUEUE, bucket = BUCKET, "the queues and the bucket are there");
+                }
+                are_there = true;
+            }
+            Err(error) => {
+                readiness.block("provision", error.to_string());
+                tracing::warn!(%error, "trying again");
+                are_there = false;
+            }
+        }
     }
 }
 

@@ -12,3 +12,4 @@ mod openapi;
 mod end_to_end;
 mod faults;
 mod traces;
+mod compose;
