@@ -10,6 +10,7 @@ pub mod bedrock;
 pub mod cdn;
 mod python_server;
 pub mod ministack;
+pub mod moto;
 pub mod terraform;
 pub mod venv;
 pub mod checks;
