@@ -11,6 +11,7 @@ pub(crate) const EVERYTHING: PythonServer = PythonServer {
     name: "moto",
     package: "moto[server]",
     version: "5.2.5",
+    further: &[],
     main: "from os import environ\nfrom moto.server import main\nmain(['-H', '127.0.0.1', '-p', environ['GATEWAY_PORT']])\n",
     health: "/moto-api/",
     env: &[],

@@ -10,7 +10,7 @@ use crate::measure::Metric;
 use crate::report::{Observation, Report};
 use crate::threshold::error_percent;
 
-/// Late arrivals beyond this, in percent, and the load generator was the limit.
+/// Late arrivals beyond this, in percent, are no chance.
 const LATE_PERCENT: f64 = 1.0;
 /// CPU of the generator beyond this, in percent of one core: its runtime has several, but it shares them.
 const GENERATOR_PERCENT: f64 = 60.0;
@@ -40,16 +40,15 @@ struct Means {
     cpu: BTreeMap<String, f64>,
 }
 
-/// Names the limit of a run that failed. The load generator comes first: where it is the limit, nothing else is known.
+/// Names the limit of a run that failed.
 #[must_use]
 pub fn limit(report: &Report) -> Limit {
     let means = Means::of(report);
     let is = |resource: &str, because: String| Limit { resource: resource.to_owned(), because };
     let late = report.generator.late_percent.unwrap_or_default();
     let own = report.generator.cpu_percent.unwrap_or_default();
-    // Late because every user waits for its picture is the system's doing; late with free users is not.
-    if (late > LATE_PERCENT && report.counts.missed_starts == 0) || own > GENERATOR_PERCENT {
-        return is("load generator", format!("{late:.1} % of arrivals late, {own:.0} % of one core used by itself"));
+    if own > GENERATOR_PERCENT {
+        return is("load generator", format!("it used {own:.0} % of one core itself"));
     }
     let refused = report.errors.get("rate_limited").copied().unwrap_or_default();
     if refused > 0 && error_percent(&report.counts).is_some_and(|percent| percent > 1.0) {
@@ -59,11 +58,14 @@ pub fn limit(report: &Report) -> Limit {
     if calls > 0.0 && 100.0 * throttled / calls > THROTTLED_PERCENT {
         return is("quota of the model", format!("{throttled:.0} of {calls:.0} calls throttled"));
     }
+    // Before the lateness of arrivals: without CPU everybody is late.
     if let Some(machine) = means.machine.filter(|percent| *percent > MACHINE_PERCENT) {
-        return is(
-            "CPU of this machine",
-            format!("{machine:.0} % of {} cores: {}", report.generator.cores, means.shares(report)),
-        );
+        let (cores, shares) = (report.generator.cores, means.shares(report));
+        return is("CPU of this machine", format!("{machine:.0} % of {cores} cores busy: {shares}"));
+    }
+    // Late because every user waits for its picture is the system's doing; late with free users is not.
+    if late > LATE_PERCENT && report.counts.missed_starts == 0 {
+        return is("load generator", format!("{late:.1} % of arrivals late on a machine that was not busy"));
     }
     if let Some(slots) = means.slots.filter(|percent| *percent > SLOTS_PERCENT) {
         return is("slots of the workers", format!("{slots:.0} % in use; more workers or WORKER_SLOTS"));
@@ -210,14 +212,18 @@ mod tests {
     }
 
     #[test]
-    fn the_load_generator_is_suspected_first() {
-        let mut late = loaded(97.0, 32);
+    fn the_load_generator_is_the_limit_when_it_has_no_excuse() {
+        let mut late = loaded(50.0, 32);
         late.generator.late_percent = Some(2.0);
         assert_eq!(resource(&late), "load generator");
         // Every user waited for a picture: the system was the reason.
         late.counts.missed_starts = 5;
-        assert_eq!(resource(&late), "CPU of this machine");
-        late.generator.cpu_percent = Some(80.0);
-        assert_eq!(resource(&late), "load generator");
+        assert_eq!(resource(&late), "slots of the workers");
+        // Nobody had CPU; unless it was the generator that used it up.
+        let mut starved = loaded(97.0, 32);
+        starved.generator.late_percent = Some(12.0);
+        assert_eq!(resource(&starved), "CPU of this machine");
+        starved.generator.cpu_percent = Some(80.0);
+        assert_eq!(resource(&starved), "load generator");
     }
 }

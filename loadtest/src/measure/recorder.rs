@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn calls_beyond_one_for_each_job_are_duplicates() {
         let recorder = Recorder::new(Duration::from_secs(3600));
-        ["fox", "fox", "owl"].map(|prompt| recorder.accepted(prompt));
+        ["fox", "fox", "owl"].into_iter().for_each(|prompt| recorder.accepted(prompt));
         recorder.reconcile(|prompt| if prompt == "fox" { 2 } else { 1 });
         assert_eq!(recorder.measured().counts.duplicates, 0);
         recorder.reconcile(|_| 2);

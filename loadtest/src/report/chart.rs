@@ -39,7 +39,7 @@ fn draw(
     root.fill(&WHITE)?;
     let highest = lines.iter().flat_map(|(_, points)| points).map(|(_, y)| *y).fold(0.0, f64::max);
     // Room for the legend above the lines.
-    let top = if highest > 0.0 { highest * 1.3 } else { 1.0 };
+    let top = if highest > 0.0 { highest * 1.6 } else { 1.0 };
     let decimals = if top < 0.1 {
         3
     } else if top < 10.0 {
@@ -68,7 +68,8 @@ fn draw(
         .bold_line_style(RGBColor(225, 225, 225))
         .draw()?;
     for (index, (name, points)) in lines.iter().enumerate() {
-        let style = COLORS[index % COLORS.len()].stroke_width(2);
+        // Where lines lie on each other, the wide one shows below the others.
+        let style = COLORS[index % COLORS.len()].stroke_width(if index == 0 { 4 } else { 2 });
         let series = chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
         series.label(name).legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], style));
     }

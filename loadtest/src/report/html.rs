@@ -83,7 +83,7 @@ fn head(page: &mut String, report: &Report, title: &str) {
 fn tiles(page: &mut String, report: &Report) {
     let counts = &report.counts;
     let percent = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2} %"));
-    let p95 = |metric| report.latencies.get(&metric).map_or_else(|| "-".to_owned(), |q| format!("{:.2} s", q.p95));
+    let p95 = |metric| report.latencies.get(&metric).map_or_else(|| "-".to_owned(), |q| short(q.p95));
     let tiles = [
         ("p95 to picture", p95(Metric::TimeToPictureSeconds)),
         ("p95 upload to S3", p95(Metric::UploadSeconds)),
@@ -133,9 +133,9 @@ fn charts(report: &Report) -> Result<Vec<String>, Failure> {
     };
     let quantiles = |metric: Metric| -> Vec<Line> {
         vec![
-            ("p50".to_owned(), latency(metric, |q| q.p50)),
-            ("p95".to_owned(), latency(metric, |q| q.p95)),
             ("p99".to_owned(), latency(metric, |q| q.p99)),
+            ("p95".to_owned(), latency(metric, |q| q.p95)),
+            ("p50".to_owned(), latency(metric, |q| q.p50)),
         ]
     };
     let throughput = vec![
@@ -242,6 +242,11 @@ fn details(page: &mut String, report: &Report) {
         report.generator_sentence(),
         report.scale_out_seconds.map_or_else(String::new, |seconds| format!("<p>Scaled out after {seconds:.0} s</p>")),
     );
+}
+
+/// Milliseconds below a second.
+fn short(seconds: f64) -> String {
+    if seconds < 1.0 { format!("{:.0} ms", seconds * 1000.0) } else { format!("{seconds:.2} s") }
 }
 
 fn middle(bucket: &Bucket) -> f64 {

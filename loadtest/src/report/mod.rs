@@ -172,7 +172,7 @@ impl Report {
     /// # Errors
     /// When one cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), Failure> {
-        let json = serde_json::to_string_pretty(self).map_err(|error| Failure::fault(format!("{JSON}: {error}")))?;
+        let json = serde_json::to_string(self).map_err(|error| Failure::fault(format!("{JSON}: {error}")))?;
         let files = [
             (JSON, json + "\n"),
             (SUMMARY_CSV, csv_files::summary(self)?),

@@ -26,17 +26,17 @@ impl Report {
         );
         let _ = writeln!(
             text,
-            "| latency, s               | samples |    p50 |    p95 |    p99 |    max | p95 as measured |"
+            "| latency, s                 | samples |    p50 |    p95 |    p99 |    max | p95 as measured |"
         );
         let _ = writeln!(
             text,
-            "|--------------------------|--------:|-------:|-------:|-------:|-------:|----------------:|"
+            "|----------------------------|--------:|-------:|-------:|-------:|-------:|----------------:|"
         );
         for metric in Metric::ALL {
             let Some(q) = self.latencies.get(&metric) else { continue };
             let _ = writeln!(
                 text,
-                "| {:<24} | {:>7} | {:>6.3} | {:>6.3} | {:>6.3} | {:>6.3} | {:>15.3} |",
+                "| {:<26} | {:>7} | {:>6.3} | {:>6.3} | {:>6.3} | {:>6.3} | {:>15.3} |",
                 metric.title(),
                 q.samples,
                 q.p50,

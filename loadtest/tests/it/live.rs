@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
+use devstack::bedrock::BedrockOptions;
 use devstack::stack::{Stack, StackOptions};
 use loadtest::report::Report;
 use tempfile::TempDir;
@@ -21,7 +22,10 @@ pub(crate) struct Live {
 impl Live {
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let stack = Stack::start(StackOptions::new(dir.path().join("stack"), binaries_dir())).await.unwrap();
+        // Painted in full: a cheap picture may be that of another prompt as well, which would be a duplicate.
+        let bedrock = BedrockOptions::default();
+        let options = StackOptions { bedrock, ..StackOptions::new(dir.path().join("stack"), binaries_dir()) };
+        let stack = Stack::start(options).await.unwrap();
         Self { stack, dir }
     }
 
