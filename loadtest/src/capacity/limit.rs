@@ -1,7 +1,6 @@
 //! `Limit`: what a rate that failed ran into, from what was seen while it did.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use serde::Serialize;
 
@@ -149,27 +148,27 @@ impl Step {
 impl Found {
     pub(super) fn table(&self) -> String {
         let mut text = String::new();
-        let _ = writeln!(
+        putln!(
             text,
             "\n| jobs a s | pictures/s | queue wait p95, s | time to picture, p95 | errors | machine % | generator % | late % | result |"
         );
-        let _ = writeln!(
+        putln!(
             text,
             "|---------:|-----------:|------------------:|---------------------:|-------:|----------:|------------:|-------:|--------|"
         );
         let mut steps: Vec<&Step> = self.steps.iter().collect();
         steps.sort_by(|left, right| left.rate.total_cmp(&right.rate));
         steps.into_iter().for_each(|step| {
-            let _ = writeln!(text, "{}", step.line());
+            putln!(text, "{}", step.line());
         });
-        let _ = match self.capacity {
-            Some(rate) => writeln!(text, "\ncapacity: {rate:.2} jobs a second"),
-            None => writeln!(text, "\ncapacity: below the first step"),
-        };
-        let _ = match &self.limit {
-            Some(limit) => writeln!(text, "limit: {}: {}", limit.resource, limit.because),
-            None => writeln!(text, "limit: not reached; raise --max"),
-        };
+        match self.capacity {
+            Some(rate) => putln!(text, "\ncapacity: {rate:.2} jobs a second"),
+            None => putln!(text, "\ncapacity: below the first step"),
+        }
+        match &self.limit {
+            Some(limit) => putln!(text, "limit: {}: {}", limit.resource, limit.because),
+            None => putln!(text, "limit: not reached; raise --max"),
+        }
         text
     }
 }

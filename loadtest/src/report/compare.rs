@@ -1,6 +1,5 @@
 //! `loadtest compare`: two runs side by side.
 
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -85,21 +84,21 @@ fn table(before: &Report, after: &Report, rows: &[Row]) -> String {
         let load = run.plan.rate.map_or_else(|| format!("{} users", run.plan.users), |rate| format!("{rate}/s"));
         format!("{} {load} {:.0} s, {}", run.plan.scenario, run.plan.duration.as_secs_f64(), run.started_at)
     };
-    let _ = writeln!(text, "before: {}\nafter:  {}\n", name(before), name(after));
+    putln!(text, "before: {}\nafter:  {}\n", name(before), name(after));
     if before.plan != after.plan {
-        let _ = writeln!(text, "The two runs had different loads.\n");
+        putln!(text, "The two runs had different loads.\n");
     }
-    let _ = writeln!(text, "| {:<38} | {:>10} | {:>10} | {:>8} |", "what", "before", "after", "change");
-    let _ = writeln!(text, "|{:-<40}|{:->11}:|{:->11}:|{:->9}:|", "", "", "", "");
+    putln!(text, "| {:<38} | {:>10} | {:>10} | {:>8} |", "what", "before", "after", "change");
+    putln!(text, "|{:-<40}|{:->11}:|{:->11}:|{:->9}:|", "", "", "", "");
     let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
     for row in rows {
         let change = row.change_percent.map_or_else(|| "-".to_owned(), |change| format!("{change:+.1} %"));
         let (before, after) = (cell(row.before), cell(row.after));
-        let _ = writeln!(text, "| {:<38} | {before:>10} | {after:>10} | {change:>8} |", row.what);
+        putln!(text, "| {:<38} | {before:>10} | {after:>10} | {change:>8} |", row.what);
     }
     for (run, which) in [(before, "before"), (after, "after")] {
         for verdict in run.broken() {
-            let _ = writeln!(text, "\nnot met {which}: {}", super::told(verdict));
+            putln!(text, "\nnot met {which}: {}", super::told(verdict));
         }
     }
     text

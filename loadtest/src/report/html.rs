@@ -1,7 +1,5 @@
 //! The HTML of a report: one file that needs nothing else, charts included.
 
-use std::fmt::Write;
-
 use super::chart::{Line, chart};
 use super::{Observation, Report};
 use crate::failure::Failure;
@@ -34,7 +32,7 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 pub(super) fn page(report: &Report) -> Result<String, Failure> {
     let mut page = String::new();
     let title = format!("Load test: {}", report.plan.scenario);
-    let _ = write!(
+    put!(
         page,
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>{}</title><style>{STYLE}</style></head>\n<body><main>\n",
@@ -43,15 +41,15 @@ pub(super) fn page(report: &Report) -> Result<String, Failure> {
     head(&mut page, report, &title);
     tiles(&mut page, report);
     thresholds(&mut page, report);
-    let _ = writeln!(page, "<h2>Over time</h2>\n<div class=\"charts\">");
+    putln!(page, "<h2>Over time</h2>\n<div class=\"charts\">");
     for svg in charts(report)? {
         // Ids would be shared by all charts of the page; plotters makes none.
-        let _ = writeln!(page, "{svg}");
+        putln!(page, "{svg}");
     }
-    let _ = writeln!(page, "</div>");
+    putln!(page, "</div>");
     latencies(&mut page, report);
     details(&mut page, report);
-    let _ = writeln!(page, "</main></body></html>");
+    putln!(page, "</main></body></html>");
     Ok(page)
 }
 
@@ -64,7 +62,7 @@ fn head(page: &mut String, report: &Report, title: &str) {
         }
         None => format!("{} users of {} who think between tasks", plan.users, plan.kind.as_str()),
     };
-    let _ = writeln!(
+    putln!(
         page,
         "<header><h1>{}</h1><span class=\"badge {class}\">{word}</span></header>\n<p class=\"note\">{}; {:.0} s, ramp {:.0} \
          s, until the last job {:.0} s; started {}; {} target {}{}</p>",
@@ -92,15 +90,15 @@ fn tiles(page: &mut String, report: &Report) {
         ("errors", percent(error_percent(counts))),
         ("availability", percent(availability_percent(counts))),
     ];
-    let _ = writeln!(page, "<div class=\"tiles\">");
+    putln!(page, "<div class=\"tiles\">");
     for (name, value) in tiles {
-        let _ = writeln!(page, "<div class=\"tile\">{name}<b>{value}</b></div>");
+        putln!(page, "<div class=\"tile\">{name}<b>{value}</b></div>");
     }
-    let _ = writeln!(page, "</div>");
+    putln!(page, "</div>");
 }
 
 fn thresholds(page: &mut String, report: &Report) {
-    let _ = writeln!(
+    putln!(
         page,
         "<h2>Thresholds</h2>\n<table><tr><th>name</th><th>bound</th><th class=\"n\">measured</th><th>result</th></tr>"
     );
@@ -112,9 +110,9 @@ fn thresholds(page: &mut String, report: &Report) {
             (true, false) => "<td class=\"failed\">not met</td>",
         };
         let (name, bound) = (escaped(&verdict.name), escaped(&verdict.bound));
-        let _ = writeln!(page, "<tr><td>{name}</td><td>{bound}</td><td class=\"n\">{measured}</td>{result}</tr>");
+        putln!(page, "<tr><td>{name}</td><td>{bound}</td><td class=\"n\">{measured}</td>{result}</tr>");
     }
-    let _ = writeln!(page, "</table>");
+    putln!(page, "</table>");
 }
 
 fn charts(report: &Report) -> Result<Vec<String>, Failure> {
@@ -184,23 +182,23 @@ fn cpu(report: &Report) -> Vec<Line> {
 
 fn latencies(page: &mut String, report: &Report) {
     let columns = ["samples", "added", "mean", "p50", "p90", "p95", "p99", "max", "p95 as measured"];
-    let _ = write!(page, "<h2>Latencies, in seconds</h2>\n<table><tr><th>what</th>");
+    put!(page, "<h2>Latencies, in seconds</h2>\n<table><tr><th>what</th>");
     columns.iter().for_each(|column| {
-        let _ = write!(page, "<th class=\"n\">{column}</th>");
+        put!(page, "<th class=\"n\">{column}</th>");
     });
-    let _ = writeln!(page, "</tr>");
+    putln!(page, "</tr>");
     for metric in Metric::ALL {
         let Some(q) = report.latencies.get(&metric) else { continue };
-        let _ = write!(page, "<tr><td>{}</td>", metric.title());
+        put!(page, "<tr><td>{}</td>", metric.title());
         for count in [q.samples, q.added] {
-            let _ = write!(page, "<td class=\"n\">{count}</td>");
+            put!(page, "<td class=\"n\">{count}</td>");
         }
         for seconds in [q.mean, q.p50, q.p90, q.p95, q.p99, q.max, q.measured_p95] {
-            let _ = write!(page, "<td class=\"n\">{seconds:.3}</td>");
+            put!(page, "<td class=\"n\">{seconds:.3}</td>");
         }
-        let _ = writeln!(page, "</tr>");
+        putln!(page, "</tr>");
     }
-    let _ = writeln!(
+    putln!(
         page,
         "</table>\n<p class=\"note\">Open model: from when an arrival was due. Closed users: with the requests added that a stall \
          kept back. Both account for coordinated omission; \"as measured\" is without.</p>"
@@ -225,18 +223,18 @@ fn details(page: &mut String, report: &Report) {
         ("arrivals missed", counts.missed_starts),
         ("duplicates", counts.duplicates),
     ];
-    let _ = writeln!(page, "<div class=\"columns\"><div><h2>Counts</h2><table>");
+    putln!(page, "<div class=\"columns\"><div><h2>Counts</h2><table>");
     for (name, count) in rows {
-        let _ = writeln!(page, "<tr><td>{name}</td><td class=\"n\">{count}</td></tr>");
+        putln!(page, "<tr><td>{name}</td><td class=\"n\">{count}</td></tr>");
     }
-    let _ = writeln!(page, "</table></div><div><h2>Errors by code</h2><table>");
+    putln!(page, "</table></div><div><h2>Errors by code</h2><table>");
     if report.errors.is_empty() {
-        let _ = writeln!(page, "<tr><td>none</td></tr>");
+        putln!(page, "<tr><td>none</td></tr>");
     }
     for (code, times) in &report.errors {
-        let _ = writeln!(page, "<tr><td>{}</td><td class=\"n\">{times}</td></tr>", escaped(code));
+        putln!(page, "<tr><td>{}</td><td class=\"n\">{times}</td></tr>", escaped(code));
     }
-    let _ = writeln!(
+    putln!(
         page,
         "</table></div><div><h2>Load generator</h2><p>{}</p>{}</div></div>",
         report.generator_sentence(),

@@ -1,7 +1,5 @@
 //! The few lines that a run ends with on the terminal.
 
-use std::fmt::Write;
-
 use super::Report;
 use crate::measure::Metric;
 use crate::threshold::{Verdict, availability_percent, cache_hit_percent, error_percent};
@@ -16,7 +14,7 @@ impl Report {
             Some(rate) => format!("{rate} arrivals a second"),
             None => format!("{} users", self.plan.users),
         };
-        let _ = writeln!(
+        putln!(
             text,
             "\n## {}: {load} of {}, {:.0} s, {}\n",
             self.plan.scenario,
@@ -24,17 +22,11 @@ impl Report {
             self.plan.duration.as_secs_f64(),
             if self.passed { "passed" } else { "FAILED" }
         );
-        let _ = writeln!(
-            text,
-            "| latency, s                 | samples |    p50 |    p95 |    p99 |    max | p95 as measured |"
-        );
-        let _ = writeln!(
-            text,
-            "|----------------------------|--------:|-------:|-------:|-------:|-------:|----------------:|"
-        );
+        putln!(text, "| latency, s                 | samples |    p50 |    p95 |    p99 |    max | p95 as measured |");
+        putln!(text, "|----------------------------|--------:|-------:|-------:|-------:|-------:|----------------:|");
         for metric in Metric::ALL {
             let Some(q) = self.latencies.get(&metric) else { continue };
-            let _ = writeln!(
+            putln!(
                 text,
                 "| {:<26} | {:>7} | {:>6.3} | {:>6.3} | {:>6.3} | {:>6.3} | {:>15.3} |",
                 metric.title(),
@@ -47,7 +39,7 @@ impl Report {
             );
         }
         let percent = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2} %"));
-        let _ = writeln!(
+        putln!(
             text,
             "\n{} jobs accepted, {} pictures, {} unfinished, {} duplicates; {} operations, errors {}, availability {}, cache \
              hits {}",
@@ -62,12 +54,12 @@ impl Report {
         );
         if !self.errors.is_empty() {
             let errors: Vec<String> = self.errors.iter().map(|(code, times)| format!("{code} {times}")).collect();
-            let _ = writeln!(text, "errors: {}", errors.join(", "));
+            putln!(text, "errors: {}", errors.join(", "));
         }
-        let _ = writeln!(text, "load generator: {}\n", self.generator_sentence());
+        putln!(text, "load generator: {}\n", self.generator_sentence());
         for verdict in self.thresholds.iter().filter(|verdict| verdict.applies) {
             let mark = if verdict.passed { "ok    " } else { "FAILED" };
-            let _ = writeln!(text, "{mark}  {}", told(verdict));
+            putln!(text, "{mark}  {}", told(verdict));
         }
         text
     }

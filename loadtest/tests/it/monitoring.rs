@@ -39,7 +39,7 @@ async fn the_local_stack_is_seen_through_its_admin_ports_and_its_queue() {
     live.stop().await;
 }
 
-/// What Terraform would have made, and CloudWatch published.
+/// What Terraform would have made, and `CloudWatch` published.
 struct Site {
     sqs: aws_sdk_sqs::Client,
     groups: aws_sdk_autoscaling::Client,
