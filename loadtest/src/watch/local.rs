@@ -9,7 +9,7 @@ use reqwest::{Client, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::proc::{self, Processor};
+use super::proc::{self, CpuMeter};
 use super::{AlarmLook, CdnLook, GroupLook, Look, ModelLook, QueueLook, RequestsLook, exposition};
 use crate::target::LocalSite;
 
@@ -22,7 +22,7 @@ pub struct LocalWatch {
     site: LocalSite,
     http: Client,
     sqs: aws_sdk_sqs::Client,
-    processor: Processor,
+    meter: CpuMeter,
     pids: HashMap<String, u32>,
     before: Option<Counters>,
 }
@@ -71,7 +71,7 @@ impl LocalWatch {
             .endpoint_url(&site.sqs_url)
             .build();
         let sqs = aws_sdk_sqs::Client::from_conf(config);
-        Self { site, http, sqs, processor: Processor::default(), pids: HashMap::new(), before: None }
+        Self { site, http, sqs, meter: CpuMeter::default(), pids: HashMap::new(), before: None }
     }
 
     /// Looks once.
@@ -180,8 +180,8 @@ impl LocalWatch {
             proc::variable(*pid, "WORKER_SLOTS").and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_SLOTS)
         });
         look.slots.all = Some(slots.sum());
-        look.processes = self.processor.look(&processes);
-        look.machine = self.processor.machine();
+        look.processes = self.meter.look(&processes);
+        look.machine = self.meter.machine();
         let workers: Vec<f64> = look
             .processes
             .iter()

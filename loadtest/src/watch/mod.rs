@@ -12,7 +12,7 @@ use crate::target::{Site, Target};
 
 pub use deployed::DeployedWatch;
 pub use local::LocalWatch;
-pub use proc::{Processor, own_cpu};
+pub use proc::{CpuMeter, own_cpu};
 
 /// Where looks come from.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! `Processor`: the CPU time of processes and of the machine, from Linux's `/proc`.
+//! `CpuMeter`: the CPU time of processes and of the machine, from Linux's `/proc`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,14 +14,14 @@ const LISTENING: &str = "0A";
 
 /// CPU used between two looks.
 #[derive(Debug, Default)]
-pub struct Processor {
+pub struct CpuMeter {
     /// By name: process id and CPU time at the last look.
     last: HashMap<String, (u32, Duration)>,
     machine: Option<(u64, u64)>,
     looked: Option<Instant>,
 }
 
-impl Processor {
+impl CpuMeter {
     /// Looks at processes, each with a name, and returns the CPU each has used since the last look. One that was not there
     /// then is not in the answer.
     pub fn look(&mut self, processes: &[(String, u32)]) -> Vec<ProcessLook> {
@@ -130,17 +130,17 @@ mod tests {
 
     #[test]
     fn cpu_is_the_difference_of_two_looks_at_the_same_process() {
-        let mut processor = Processor::default();
+        let mut meter = CpuMeter::default();
         let this = [("this".to_owned(), std::process::id())];
-        assert_eq!(processor.look(&this), []);
+        assert_eq!(meter.look(&this), []);
         let mut spun = 0_u64;
-        while cpu_time(std::process::id()).unwrap() <= processor.last["this"].1 {
+        while cpu_time(std::process::id()).unwrap() <= meter.last["this"].1 {
             spun = std::hint::black_box(spun + 1);
         }
-        let looks = processor.look(&this);
+        let looks = meter.look(&this);
         assert!(looks.len() == 1 && looks[0].cpu_percent > 0.0, "{looks:?}");
         // Another process of that name has no past.
-        assert_eq!(processor.look(&[("this".to_owned(), 1)]), []);
+        assert_eq!(meter.look(&[("this".to_owned(), 1)]), []);
     }
 
     #[test]
