@@ -183,7 +183,9 @@ async fn close(session: &Session, watch: &Watch) {
     if let Watch::Local(watch) = watch {
         match watch.paid_by_prompt().await {
             Ok(paid) => recorder.reconcile(|prompt| paid.get(prompt).copied().unwrap_or_default()),
-            Err(reason) => tracing::warn!(reason, "the ledger of the model's stand-in cannot be read"),
+            Err(reason) => {
+                eprintln!("pictures paid for twice cannot be seen: the model's ledger cannot be read ({reason})")
+            }
         }
     }
 }
