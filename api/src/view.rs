@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use jiff::Timestamp;
-use job::{FailureCode, JobId, Record, Status};
+use job::{FailureCode, JobId, Record, Status, Timings};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
@@ -78,6 +78,10 @@ pub struct JobView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub error: Option<FailureView>,
+    /// How long its steps took; absent before a worker has taken it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub timings: Option<TimingsView>,
     /// Where to go from here: clients never build URLs.
     pub urls: UrlsView,
 }
@@ -115,6 +119,40 @@ pub struct FailureView {
     pub detail: String,
     /// Whether a new job with the same spec may succeed.
     pub retryable: bool,
+}
+
+/// How long the steps of a job took, in seconds, as its workers measured them. A step that has not ended is absent.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Timings)]
+pub struct TimingsView {
+    /// From acceptance until a worker took it. Compares the clocks of two machines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub queue_wait_seconds: Option<f64>,
+    /// The model call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub generate_seconds: Option<f64>,
+    /// Decode, resize and encode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub render_seconds: Option<f64>,
+    /// The upload of the picture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub upload_seconds: Option<f64>,
+}
+
+impl TimingsView {
+    /// Returns nothing where nothing was measured.
+    fn new(timings: &Timings) -> Option<Self> {
+        (*timings != Timings::default()).then_some(Self {
+            queue_wait_seconds: timings.queue_wait_seconds,
+            generate_seconds: timings.generate_seconds,
+            render_seconds: timings.render_seconds,
+            upload_seconds: timings.upload_seconds,
+        })
+    }
 }
 
 /// URLs of a job.
@@ -159,6 +197,7 @@ impl JobView {
                 detail: error.detail.clone(),
                 retryable: error.retryable,
             }),
+            timings: record.and_then(|record| TimingsView::new(&record.timings)),
             urls: UrlsView { this: links.job(id), cancel: links.cancel(id) },
         }
     }

@@ -119,7 +119,7 @@ async fn simulated_plan(workspace: &Path, tools: &Path) -> Result<(), CheckError
         return Err(CheckError::Failed { command: made_by.to_owned(), code: planned.code() });
     }
     let [made, to] = [&made, &reduced].map(|path| path.to_string_lossy().into_owned());
-    let simulate = "run --release --locked --package loadtest -- simulate --plan".split(' ').map(str::to_owned);
+    let simulate = "run --release --locked --bin loadtest -- simulate --plan".split(' ').map(str::to_owned);
     step(workspace, env!("CARGO"), simulate.chain([made, "--write-plan".to_owned(), to]).collect(), &[]).await?;
     let committed = std::fs::read(workspace.join(COMMITTED_PLAN)).map_err(start)?;
     if std::fs::read(&reduced).map_err(start)? == committed { Ok(()) } else { Err(CheckError::OldPlan) }

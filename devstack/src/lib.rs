@@ -11,6 +11,7 @@ pub mod cdn;
 mod python_server;
 pub mod ministack;
 pub mod traces;
+pub mod moto;
 pub mod terraform;
 pub mod containers;
 pub mod venv;

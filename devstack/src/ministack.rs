@@ -15,6 +15,7 @@ const PIPELINE: PythonServer = PythonServer {
     name: "ministack",
     package: "ministack",
     version: VERSION,
+    further: &[],
     main: MAIN,
     health: "/_ministack/health",
     env: &[
@@ -39,6 +40,10 @@ pub(crate) const EVERYTHING: PythonServer = PythonServer {
     ..PIPELINE
 };
 
+/// The same, which also understands the AWS SDK for Rust when it talks to `CloudWatch`: in CBOR, for which it has no
+/// requirement of its own.
+const WITH_METRICS: PythonServer = PythonServer { further: &["cbor2==6.3.0"], ..EVERYTHING };
+
 /// A running `MiniStack`, with empty services that forget everything. Dropping it kills it, and it does not outlive this
 /// process.
 #[derive(Debug)]
@@ -54,7 +59,15 @@ impl Ministack {
         PIPELINE.start(dir, port).await.map(Self)
     }
 
-    /// Returns the endpoint of both services.
+    /// As [`start`](Self::start), with all the services it has, `CloudWatch` for the SDK among them.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with_metrics(dir: &Path, port: u16) -> Result<Self, MinistackError> {
+        WITH_METRICS.start(dir, port).await.map(Self)
+    }
+
+    /// Returns the endpoint of all services.
     pub fn url(&self) -> &str {
         self.0.url()
     }

@@ -32,6 +32,8 @@ pub(crate) struct PythonServer {
     /// Name on `PyPI`, with extras.
     pub(crate) package: &'static str,
     pub(crate) version: &'static str,
+    /// What it needs and does not ask for itself, each pinned.
+    pub(crate) further: &'static [&'static str],
     /// Python that serves on the port in the variable `GATEWAY_PORT`, for ever.
     pub(crate) main: &'static str,
     /// Answered with success when it is ready.
@@ -70,7 +72,7 @@ impl PythonServer {
             let path = path.to_owned();
             move |source| PythonServerError::Folder { path, source }
         };
-        let venv = venv::install(&dir.join("venvs"), self.package, self.version).await?;
+        let venv = venv::install_with(&dir.join("venvs"), self.package, self.version, self.further).await?;
         let port = chosen(port).map_err(folder(dir))?;
         let home = dir.join(self.name).join(port.to_string());
         std::fs::create_dir_all(&home).map_err(folder(&home))?;

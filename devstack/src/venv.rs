@@ -30,12 +30,22 @@ pub enum VenvError {
 /// # Errors
 /// When there is no Python, or the installation fails (it needs the network once).
 pub async fn install(venvs: &Path, package: &str, version: &str) -> Result<PathBuf, VenvError> {
+    install_with(venvs, package, version, &[]).await
+}
+
+/// As [`install`], in an environment of its own with further requirements, each pinned: `name==version`.
+///
+/// # Errors
+/// When there is no Python, or the installation fails (it needs the network once).
+pub async fn install_with(venvs: &Path, package: &str, version: &str, further: &[&str]) -> Result<PathBuf, VenvError> {
     let unusable = |source| VenvError::Folder { path: venvs.to_owned(), source };
     std::fs::create_dir_all(venvs).map_err(unusable)?;
     let venvs = venvs.canonicalize().map_err(unusable)?;
     // Extras are in brackets, and no part of a folder's name.
     let name = package.split('[').next().unwrap_or(package);
-    let venv = venvs.join(format!("{name}-{version}"));
+    let further_names: String =
+        further.iter().map(|requirement| format!("+{}", requirement.replace("==", "-"))).collect();
+    let venv = venvs.join(format!("{name}-{version}{further_names}"));
     let complete = venv.join("complete");
     let lock = File::create(venvs.join(format!("{name}.lock"))).map_err(unusable)?;
     loop {
@@ -53,13 +63,18 @@ pub async fn install(venvs: &Path, package: &str, version: &str) -> Result<PathB
     }
     run("python3 -m venv", "python3", [OsStr::new("-m"), OsStr::new("venv"), venv.as_os_str()]).await?;
     let requirement = format!("{package}=={version}");
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", &requirement].map(OsStr::new);
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", &requirement];
+    let pip = pip.iter().chain(further).map(OsStr::new);
     run(&format!("pip install {requirement}"), venv.join("bin/python"), pip).await?;
     std::fs::write(&complete, version).map_err(unusable)?;
     Ok(venv)
 }
 
-async fn run<const N: usize>(step: &str, program: impl AsRef<OsStr>, args: [&OsStr; N]) -> Result<(), VenvError> {
+async fn run<'a>(
+    step: &str,
+    program: impl AsRef<OsStr>,
+    args: impl IntoIterator<Item = &'a OsStr>,
+) -> Result<(), VenvError> {
     let command = Command::new(program).args(args).stdin(Stdio::null()).kill_on_drop(true).output();
     let output = command.await.map_err(VenvError::NoPython)?;
     if output.status.success() {

@@ -61,6 +61,8 @@ pub struct Endpoints {
     pub queue_url: String,
     pub dead_letter_url: String,
     pub bucket: String,
+    /// Origins of the admin ports: the API's, then the workers'.
+    pub admin_urls: Vec<String>,
 }
 
 /// The folder, locked. The lock goes with the value, or with the process.

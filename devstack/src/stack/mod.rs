@@ -160,6 +160,7 @@ impl Stack {
             queue_url: queues.queue_url,
             dead_letter_url: queues.dead_letter_url,
             bucket: BUCKET.to_owned(),
+            admin_urls: Vec::new(),
         };
         let settings = ChildSettings { endpoints: &endpoints, secrets: &secrets, options: &options };
         let watchdog = Arc::new(Watchdog::start(&dev_path).map_err(failed("the watchdog"))?);
@@ -184,11 +185,12 @@ impl Stack {
         }
 
         let http = reqwest::Client::builder().no_proxy().build().expect("a client without TLS has nothing to load");
-        let stack = Self { endpoints, secrets, http, api, workers, watchdog, stand_ins, aws, data };
+        let mut stack = Self { endpoints, secrets, http, api, workers, watchdog, stand_ins, aws, data };
         if let Err(error) = stack.wait_ready().await {
             stack.stop().await;
             return Err(error);
         }
+        stack.endpoints.admin_urls = stack.admin_urls();
         stack.data.save_endpoints(&stack.endpoints).map_err(failed("the list of endpoints"))?;
         Ok(stack)
     }

@@ -2,18 +2,8 @@
 
 use clap::ValueEnum;
 
-use crate::ministack;
 use crate::python_server::PythonServer;
-
-/// No picture is made on this one, as its distribution serves nothing. It is the release that the gaps were listed for.
-const MOTO: PythonServer = PythonServer {
-    name: "moto",
-    package: "moto[server]",
-    version: "5.2.5",
-    main: "from os import environ\nfrom moto.server import main\nmain(['-H', '127.0.0.1', '-p', environ['GATEWAY_PORT']])\n",
-    health: "/moto-api/",
-    env: &[],
-};
+use crate::{ministack, moto};
 
 /// Where the configuration is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -28,7 +18,7 @@ impl Emulator {
     pub(super) fn server(self) -> PythonServer {
         match self {
             Self::Ministack => ministack::EVERYTHING,
-            Self::Moto => MOTO,
+            Self::Moto => moto::EVERYTHING,
         }
     }
 

@@ -4,6 +4,7 @@
 mod support;
 
 mod architecture;
+mod features;
 mod embedded_s3;
 mod embedded_sqs;
 mod submit;

@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use clap::Parser;
 use jiff::{Timestamp, ToSpan};
-use job::{Claim, IdKeys, ImageInfo, Job, JobId, JobSpec, Record, Status, TenantId, TraceContext};
+use job::{Claim, IdKeys, ImageInfo, Job, JobId, JobSpec, Record, Status, TenantId, Timings, TraceContext};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -215,6 +215,12 @@ pub(crate) fn succeeded(job: &Job) -> Record {
         sha256: "ab".repeat(32),
         thumbhash: "3OcRJYB4d3h/iIeHeEh3eIhw+j2w".into(),
     });
+    record.timings = Timings {
+        queue_wait_seconds: Some(0.5),
+        generate_seconds: Some(6.25),
+        render_seconds: Some(0.125),
+        upload_seconds: Some(0.0625),
+    };
     record.finish(Status::Succeeded, Timestamp::now());
     record
 }

@@ -1,0 +1,121 @@
+//! `loadtest monitor`: the system at a glance, again and again.
+
+mod level;
+mod screen;
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use tokio::sync::mpsc;
+
+use crate::failure::Failure;
+use crate::target::TargetArgs;
+use crate::watch::{Look, Watch};
+
+pub use level::Level;
+pub use screen::draw;
+
+/// Time between the two looks of `--once`: differences need two, and a deployment's metrics none.
+const ONCE_GAP: Duration = Duration::from_secs(2);
+/// How often the thread that waits for keys looks whether it is still wanted.
+const KEYS_EVERY: Duration = Duration::from_millis(200);
+
+/// What to look at, and how often.
+#[derive(Debug, Clone, Args)]
+pub struct MonitorArgs {
+    /// Seconds between two looks.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub interval: u64,
+    /// Look once, print and end.
+    #[arg(long)]
+    pub once: bool,
+    /// Print JSON instead of the screen, for scripts.
+    #[arg(long, requires = "once")]
+    pub json: bool,
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// Looks until `q`, Esc or Ctrl-C; once with `--once`.
+///
+/// # Errors
+/// When there is nothing to look at, or no terminal to draw on.
+pub async fn monitor(args: &MonitorArgs) -> Result<ExitCode, Failure> {
+    let target = args.target.discover()?;
+    let mut watch = Watch::of(&target).await;
+    if args.once {
+        let look = once(&mut watch).await;
+        if args.json {
+            println!("{}", serde_json::to_string_pretty(&look).map_err(Failure::fault)?);
+        } else {
+            println!("{}", screen::text(&look));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !io::stdout().is_terminal() {
+        return Err(Failure::usage("there is no terminal to draw on: use --once, with --json for scripts"));
+    }
+    let mut terminal = ratatui::try_init().map_err(|error| Failure::fault(format!("the terminal: {error}")))?;
+    let ended = keep_drawing(&mut terminal, &mut watch, Duration::from_secs(args.interval)).await;
+    ratatui::restore();
+    ended.map_err(|error| Failure::fault(format!("the terminal: {error}")))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Looks once, with differences where they need two looks.
+pub async fn once(watch: &mut Watch) -> Look {
+    let first = watch.look().await;
+    if matches!(watch, Watch::Deployed(_)) {
+        return first;
+    }
+    tokio::time::sleep(ONCE_GAP).await;
+    watch.look().await
+}
+
+async fn keep_drawing(terminal: &mut ratatui::DefaultTerminal, watch: &mut Watch, every: Duration) -> io::Result<()> {
+    let mut keys = keys();
+    terminal.draw(|frame| draw(frame, &Look::default(), every))?;
+    let mut look = watch.look().await;
+    let mut due = tokio::time::Instant::now() + every.min(ONCE_GAP);
+    loop {
+        terminal.draw(|frame| draw(frame, &look, every))?;
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => {
+                look = watch.look().await;
+                due = tokio::time::Instant::now() + every;
+            }
+            event = keys.recv() => match event.transpose()? {
+                Some(event) if !is_end(&event) => {}
+                _ => return Ok(()),
+            },
+        }
+    }
+}
+
+/// Reads keys and resizes of the terminal on a thread of their own, as long as the receiver is there.
+fn keys() -> mpsc::Receiver<io::Result<Event>> {
+    let (sender, receiver) = mpsc::channel(16);
+    std::thread::spawn(move || {
+        while !sender.is_closed() {
+            let event = match event::poll(KEYS_EVERY) {
+                Ok(false) => continue,
+                Ok(true) => event::read(),
+                Err(error) => Err(error),
+            };
+            let is_over = event.is_err();
+            if sender.blocking_send(event).is_err() || is_over {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn is_end(event: &Event) -> bool {
+    let Event::Key(key) = event else { return false };
+    let ctrl_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+    key.kind == KeyEventKind::Press && (ctrl_c || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc))
+}

@@ -1,0 +1,125 @@
+//! `loadtest compare`: two runs side by side.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::Report;
+use crate::failure::Failure;
+use crate::measure::Metric;
+use crate::threshold::{availability_percent, cache_hit_percent, error_percent};
+
+/// Which runs.
+#[derive(Debug, Clone, Args)]
+pub struct CompareArgs {
+    /// Folder of the earlier run's report, or its report.json.
+    #[arg(value_name = "BEFORE")]
+    before: PathBuf,
+    /// Folder of the later run's report, or its report.json.
+    #[arg(value_name = "AFTER")]
+    after: PathBuf,
+    /// Print JSON instead of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One number of both runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Row {
+    what: String,
+    before: Option<f64>,
+    after: Option<f64>,
+    /// Of the earlier value.
+    change_percent: Option<f64>,
+}
+
+/// Prints what changed from one run to another.
+///
+/// # Errors
+/// When one of them is no report.
+pub fn compare(args: &CompareArgs) -> Result<ExitCode, Failure> {
+    let (before, after) = (Report::read(&args.before)?, Report::read(&args.after)?);
+    let rows = rows(&before, &after);
+    if args.json {
+        let json = serde_json::to_string_pretty(&rows).map_err(Failure::fault)?;
+        println!("{json}");
+    } else {
+        print!("{}", table(&before, &after, &rows));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rows(before: &Report, after: &Report) -> Vec<Row> {
+    let row = |what: String, of: &dyn Fn(&Report) -> Option<f64>| {
+        let (before, after) = (of(before), of(after));
+        let change = before.zip(after).filter(|(before, _)| *before != 0.0);
+        Row { what, before, after, change_percent: change.map(|(before, after)| 100.0 * (after - before) / before) }
+    };
+    let mut rows = Vec::new();
+    for metric in Metric::ALL {
+        if before.latencies.contains_key(&metric) || after.latencies.contains_key(&metric) {
+            rows.push(row(format!("{}, p50, s", metric.title()), &|run| Some(run.latencies.get(&metric)?.p50)));
+            rows.push(row(format!("{}, p95, s", metric.title()), &|run| Some(run.latencies.get(&metric)?.p95)));
+        }
+    }
+    rows.push(row("pictures a second".to_owned(), &|run| per_second(run.counts.pictures, run)));
+    rows.push(row("operations a second".to_owned(), &|run| per_second(run.counts.operations, run)));
+    rows.push(row("errors, %".to_owned(), &|run| error_percent(&run.counts)));
+    rows.push(row("availability, %".to_owned(), &|run| availability_percent(&run.counts)));
+    rows.push(row("cache hits, %".to_owned(), &|run| cache_hit_percent(&run.counts)));
+    rows.push(row("CPU of the load generator, % of a core".to_owned(), &|run| run.generator.cpu_percent));
+    rows
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a run are far below 2^52")]
+fn per_second(count: u64, run: &Report) -> Option<f64> {
+    (run.wall_seconds > 0.0).then(|| count as f64 / run.wall_seconds)
+}
+
+fn table(before: &Report, after: &Report, rows: &[Row]) -> String {
+    let mut text = String::new();
+    let name = |run: &Report| {
+        let load = run.plan.rate.map_or_else(|| format!("{} users", run.plan.users), |rate| format!("{rate}/s"));
+        format!("{} {load} {:.0} s, {}", run.plan.scenario, run.plan.duration.as_secs_f64(), run.started_at)
+    };
+    putln!(text, "before: {}\nafter:  {}\n", name(before), name(after));
+    if before.plan != after.plan {
+        putln!(text, "The two runs had different loads.\n");
+    }
+    putln!(text, "| {:<38} | {:>10} | {:>10} | {:>8} |", "what", "before", "after", "change");
+    putln!(text, "|{:-<40}|{:->11}:|{:->11}:|{:->9}:|", "", "", "", "");
+    let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
+    for row in rows {
+        let change = row.change_percent.map_or_else(|| "-".to_owned(), |change| format!("{change:+.1} %"));
+        let (before, after) = (cell(row.before), cell(row.after));
+        putln!(text, "| {:<38} | {before:>10} | {after:>10} | {change:>8} |", row.what);
+    }
+    for (run, which) in [(before, "before"), (after, "after")] {
+        for verdict in run.broken() {
+            putln!(text, "\nnot met {which}: {}", super::told(verdict));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::report;
+
+    #[test]
+    fn a_change_is_told_in_percent_of_the_earlier_run() {
+        let (before, mut after) = (report(), report());
+        after.latencies.get_mut(&Metric::TimeToPictureSeconds).unwrap().p95 *= 2.0;
+        after.latencies.remove(&Metric::UploadSeconds);
+        after.plan.users = 20;
+        let rows = rows(&before, &after);
+        let row = |what: &str| rows.iter().find(|row| row.what == what).unwrap();
+        assert_eq!(row("time to picture, p95, s").change_percent, Some(100.0));
+        assert_eq!(row("time to picture, p50, s").change_percent, Some(0.0));
+        assert_eq!(row("upload to S3 (record), p95, s").after, None);
+        insta::assert_snapshot!(table(&before, &after, &rows));
+    }
+}

@@ -1,0 +1,198 @@
+//! `loadtest run`: brings up the users of a scenario, measures, judges and reports.
+
+mod attack;
+mod observer;
+mod plan;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::{EXIT_INTERRUPTED, EXIT_THRESHOLD, Failure};
+use crate::measure::{Operation, Problem, Recorder, Start};
+use crate::report::{self, Generator, Report};
+use crate::target::Target;
+use crate::threshold::Thresholds;
+use crate::users::{Arrivals, Portal, Prompts, Session, Stops, Waiting};
+use crate::watch::{Watch, own_cpu};
+
+pub(crate) use observer::TimedLook;
+pub use plan::{Plan, RunArgs, duration, pool, rate};
+
+/// Pieces of time in a report.
+const BUCKETS: u32 = 60;
+/// How often the signal is looked for.
+const SIGNAL_EVERY: Duration = Duration::from_millis(100);
+
+/// Runs the scenarios of the command line one after the other and writes a report of each.
+///
+/// # Errors
+/// When something is missing or wrong before the first user starts, or a report cannot be written.
+pub async fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
+    let plans = args.plans()?;
+    let thresholds = Thresholds::read(args.thresholds.as_deref())?;
+    let target = args.target.discover()?;
+    Portal::new(&target)?.greet().await?;
+    let mut broken = Vec::new();
+    for plan in &plans {
+        if goose::is_killswitch_triggered() {
+            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+        }
+        let now = Timestamp::now();
+        let name = args.name.clone().unwrap_or_else(|| format!("{}-{}", plan.scenario, now.strftime("%Y%m%dT%H%M%SZ")));
+        // Before the users, as it may be impossible to create.
+        let folder = report::create_folder(&args.reports, &name)?;
+        let prompts = |what: &str| Prompts::read(args.prompts.as_deref(), &tag(what), plan.distinct);
+        let report = conduct(plan, &target, &thresholds, &prompts).await?;
+        report.write(&folder)?;
+        println!("{}", report.summary());
+        println!("report: {}\n", folder.join(report::HTML).display());
+        broken.extend(report.broken().map(|verdict| format!("{}: {}", plan.scenario, report::told(verdict))));
+        if report.interrupted {
+            eprintln!("interrupted: the report is about what had happened until then");
+            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+        }
+    }
+    for sentence in &broken {
+        eprintln!("threshold not met: {sentence}");
+    }
+    Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_THRESHOLD) })
+}
+
+/// Runs one plan from its first user to its last picture.
+///
+/// # Errors
+/// When the pictures that students look at cannot be made, or the users cannot be started.
+pub async fn conduct(
+    plan: &Plan,
+    target: &Target,
+    thresholds: &Thresholds,
+    prompts: &dyn Fn(&str) -> Result<Prompts, Failure>,
+) -> Result<Report, Failure> {
+    let portal = Portal::new(target)?;
+    let mut watch = Watch::of(target).await;
+    let prepared = Session::new(portal.clone(), prompts("s")?, Arc::new(Recorder::new(Duration::from_secs(60))), None);
+    tokio::select! {
+        made = prepare(plan.pictures, &prepared) => made?,
+        () = signalled() => return Err(Failure::fault("interrupted before the first user had started")),
+    }
+    watch.look().await;
+
+    let recorder = Arc::new(Recorder::new(plan.duration / BUCKETS));
+    let arrivals = plan.rate.map(|rate| Arrivals::new(rate, plan.spread, plan.duration, plan.seed));
+    let mut session = Session::new(portal, prompts("r")?, Arc::clone(&recorder), arrivals);
+    session.gallery = prepared.gallery;
+    session.max_jobs = plan.max_jobs.unwrap_or(u64::MAX);
+    let session = Arc::new(session);
+    let attack = attack::attack(plan, &session)?;
+    let (began, started_at, done) = (session.began, Timestamp::now(), CancellationToken::new());
+    let cpu_before = own_cpu();
+    let attacked = async {
+        let ended = attack.execute().await;
+        done.cancel();
+        ended
+    };
+    let (ended, (), (), looks) = tokio::join!(
+        attacked,
+        keep_time(plan, began, &session.stops, &done),
+        observer::show(plan, &recorder, began, &done),
+        observer::observe(&mut watch, plan, began, &done),
+    );
+    ended.map_err(|error| Failure::fault(format!("goose ended the attack: {error}")))?;
+    let wall = began.elapsed();
+    let cpu = own_cpu().zip(cpu_before).map(|(now, before)| now.saturating_sub(before));
+    close(&session, &watch).await;
+
+    let measured = recorder.measured();
+    let scale_out = observer::scale_out_seconds(&looks);
+    let verdicts = thresholds.judge(&plan.scenario, target.is_local(), &measured, scale_out);
+    let generator = Generator::new(cpu, wall, &measured.counts);
+    let interrupted = session.stops.interrupted();
+    Ok(Report::new(plan, target, started_at, wall, interrupted, measured, verdicts, generator, scale_out, looks))
+}
+
+/// Makes the pictures that are looked at before anything is measured.
+async fn prepare(pictures: usize, session: &Session) -> Result<(), Failure> {
+    join_all((0..pictures).map(|_| session.picture(Start::now(None), Waiting::Held))).await;
+    let measured = session.recorder.measured();
+    let made = usize::try_from(measured.counts.pictures).unwrap_or_default();
+    if made < pictures {
+        let errors: Vec<String> = measured.errors.iter().map(|(code, times)| format!("{times} x {code}")).collect();
+        return Err(Failure::fault(format!(
+            "{made} of the {pictures} pictures that are to be looked at could be made ({}): see the logs of API and worker",
+            errors.join(", ")
+        )));
+    }
+    Ok(())
+}
+
+/// Ends the run in time, in order: nothing new, then what is under way; at once on a signal.
+async fn keep_time(plan: &Plan, began: Instant, stops: &Stops, done: &CancellationToken) {
+    let ends = tokio::time::Instant::from_std(began) + plan.duration;
+    let in_order = async {
+        tokio::time::sleep_until(ends).await;
+        stops.no_more.cancel();
+        tokio::time::sleep_until(ends + plan.drain).await;
+        stops.abandon.cancel();
+        done.cancelled().await;
+    };
+    tokio::select! {
+        () = done.cancelled() => {}
+        () = in_order => {}
+        () = signalled() => {
+            stops.interrupt();
+            done.cancelled().await;
+        }
+    }
+}
+
+/// Waits for Ctrl-C, whose handler is goose's (a second one ends the process at once), or SIGTERM.
+async fn signalled() {
+    let watched = async {
+        while !goose::is_killswitch_triggered() {
+            tokio::time::sleep(SIGNAL_EVERY).await;
+        }
+    };
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            () = watched => {}
+            _ = terminate.recv() => goose::trigger_killswitch("SIGTERM"),
+        },
+        Err(_) => watched.await,
+    }
+}
+
+/// Counts what the users could not: jobs without an end, arrivals without a begin, pictures paid for twice.
+async fn close(session: &Session, watch: &Watch) {
+    let recorder = &*session.recorder;
+    if !session.stops.interrupted() {
+        let unfinished = recorder.measured().counts.jobs_unfinished;
+        let problem = Problem { code: "not_finished".to_owned(), unavailable: false };
+        (0..unfinished).for_each(|_| recorder.failed(Operation::Job, &problem));
+        if let Some(arrivals) = &session.arrivals {
+            let missed = std::iter::from_fn(|| arrivals.next()).count() as u64;
+            recorder.count(|counts| counts.missed_starts += missed);
+        }
+    }
+    if let Watch::Local(watch) = watch {
+        match watch.paid_by_prompt().await {
+            Ok(paid) => recorder.reconcile(|prompt| paid.get(prompt).copied().unwrap_or_default()),
+            Err(reason) => {
+                eprintln!("pictures paid for twice cannot be seen: the model's ledger cannot be read ({reason})")
+            }
+        }
+    }
+}
+
+/// Tells the jobs of one run from those of all others, on this machine and elsewhere.
+pub(crate) fn tag(what: &str) -> String {
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let run = RUNS.fetch_add(1, Ordering::Relaxed);
+    format!("{what}{:x}-{:x}-{run:x}", Timestamp::now().as_millisecond(), std::process::id())
+}

@@ -1,0 +1,352 @@
+//! `Thresholds`: what a run must keep to pass, from a TOML file. One that was broken, or has no samples, fails the run.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+use crate::measure::{Counts, Measured, Metric, Quantiles};
+use crate::scenario::Scenario;
+
+/// The file of the repository: the targets of the document that this system was first described in.
+const DEFAULT: &str = include_str!("../thresholds.toml");
+
+/// A list of thresholds.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Thresholds {
+    #[serde(default)]
+    threshold: Vec<Threshold>,
+}
+
+/// One bound on one number.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Threshold {
+    name: String,
+    metric: Subject,
+    #[serde(default)]
+    statistic: Option<Statistic>,
+    below: Option<f64>,
+    above: Option<f64>,
+    at_most: Option<f64>,
+    /// Scenarios that it is for; all without it.
+    scenarios: Option<Vec<String>>,
+    /// Scenarios that it is not for.
+    #[serde(default)]
+    except: Vec<String>,
+    /// `local` or `deployed`; both without it.
+    target: Option<Place>,
+}
+
+/// What a threshold is about.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum Subject {
+    Latency(Metric),
+    Number(Number),
+}
+
+/// A number that is no latency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Number {
+    /// Failed operations, in % of all.
+    ErrorPercent,
+    /// Requests that the system answered, in % of all.
+    AvailabilityPercent,
+    /// Pictures from the CDN's cache, in % of those with an `X-Cache` that tells.
+    CacheHitPercent,
+    /// See [`Counts::duplicates`].
+    Duplicates,
+    /// From the first waiting job to the first additional worker in service.
+    ScaleOutSeconds,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Statistic {
+    Mean,
+    P50,
+    P90,
+    P95,
+    P99,
+    Max,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Place {
+    Local,
+    Deployed,
+}
+
+/// What became of a threshold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    pub name: String,
+    /// The bound in words, such as `p95 of upload_seconds < 3`.
+    pub bound: String,
+    /// What was measured; None without samples.
+    pub measured: Option<f64>,
+    /// Where the threshold does not apply it is told, and passes.
+    pub applies: bool,
+    pub passed: bool,
+}
+
+impl Thresholds {
+    /// Reads a file, or takes that of the repository.
+    ///
+    /// # Errors
+    /// Names the file, the threshold and the field that cannot be used.
+    pub fn read(file: Option<&Path>) -> Result<Self, Failure> {
+        let (name, text) = match file {
+            Some(path) => (
+                format!("--thresholds {}", path.display()),
+                std::fs::read_to_string(path).map_err(|error| {
+                    Failure::usage(format!("--thresholds {} cannot be read: {error}", path.display()))
+                })?,
+            ),
+            None => ("thresholds.toml".to_owned(), DEFAULT.to_owned()),
+        };
+        let parsed: Self = toml::from_str(&text).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
+        for threshold in &parsed.threshold {
+            threshold.validate().map_err(|reason| Failure::usage(format!("{name}: {:?} {reason}", threshold.name)))?;
+        }
+        Ok(parsed)
+    }
+
+    /// Holds a run against the thresholds. `scale_out_seconds` is None when no worker was added.
+    #[must_use]
+    pub fn judge(
+        &self,
+        scenario: &str,
+        is_local: bool,
+        measured: &Measured,
+        scale_out_seconds: Option<f64>,
+    ) -> Vec<Verdict> {
+        let judge = |threshold: &Threshold| {
+            let value = threshold.value(measured, scale_out_seconds);
+            let applies = threshold.applies(scenario, is_local);
+            let passed = !applies || value.is_some_and(|value| threshold.holds(value));
+            Verdict { name: threshold.name.clone(), bound: threshold.to_string(), measured: value, applies, passed }
+        };
+        self.threshold.iter().map(judge).collect()
+    }
+}
+
+impl Threshold {
+    fn validate(&self) -> Result<(), String> {
+        let bounds: Vec<f64> = [self.below, self.above, self.at_most].into_iter().flatten().collect();
+        if bounds.len() != 1 || !bounds[0].is_finite() {
+            return Err("needs exactly one of below, above and at_most, a finite number".to_owned());
+        }
+        match (self.metric, self.statistic) {
+            (Subject::Latency(metric), None) => {
+                return Err(format!("is about {}: add a statistic, such as \"p95\"", metric.as_str()));
+            }
+            (Subject::Number(_), Some(_)) => return Err("is about one number: take statistic out".to_owned()),
+            _ => {}
+        }
+        let known = |name: &String| Scenario::named(name).is_some();
+        let named = self.scenarios.iter().flatten().chain(&self.except);
+        match named.into_iter().find(|name| !known(name)) {
+            Some(name) => Err(format!("names the scenario {name:?}: there are {}", Scenario::names().join(", "))),
+            None => Ok(()),
+        }
+    }
+
+    fn applies(&self, scenario: &str, is_local: bool) -> bool {
+        let is_here = self.target.is_none_or(|place| (place == Place::Local) == is_local);
+        let is_named = self.scenarios.as_ref().is_none_or(|names| names.iter().any(|name| name == scenario));
+        is_here && is_named && !self.except.iter().any(|name| name == scenario)
+    }
+
+    fn value(&self, measured: &Measured, scale_out_seconds: Option<f64>) -> Option<f64> {
+        let counts = &measured.counts;
+        match self.metric {
+            Subject::Latency(metric) => {
+                let quantiles = measured.latencies.get(&metric)?;
+                Some(self.statistic?.of(quantiles))
+            }
+            Subject::Number(Number::ErrorPercent) => error_percent(counts),
+            Subject::Number(Number::AvailabilityPercent) => availability_percent(counts),
+            Subject::Number(Number::CacheHitPercent) => cache_hit_percent(counts),
+            // Without a picture nothing could be a duplicate.
+            Subject::Number(Number::Duplicates) => (counts.pictures > 0).then_some(counts.duplicates).map(number),
+            Subject::Number(Number::ScaleOutSeconds) => scale_out_seconds,
+        }
+    }
+
+    fn holds(&self, value: f64) -> bool {
+        self.below.is_none_or(|bound| value < bound)
+            && self.above.is_none_or(|bound| value > bound)
+            && self.at_most.is_none_or(|bound| value <= bound)
+    }
+}
+
+impl fmt::Display for Threshold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(statistic) = self.statistic {
+            write!(f, "{} of ", format!("{statistic:?}").to_lowercase())?;
+        }
+        match self.metric {
+            Subject::Latency(metric) => f.write_str(metric.as_str())?,
+            Subject::Number(number) => f.write_str(match number {
+                Number::ErrorPercent => "error_percent",
+                Number::AvailabilityPercent => "availability_percent",
+                Number::CacheHitPercent => "cache_hit_percent",
+                Number::Duplicates => "duplicates",
+                Number::ScaleOutSeconds => "scale_out_seconds",
+            })?,
+        }
+        for (sign, bound) in [("<", self.below), (">", self.above), ("<=", self.at_most)] {
+            if let Some(bound) = bound {
+                write!(f, " {sign} {bound}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Statistic {
+    fn of(self, quantiles: &Quantiles) -> f64 {
+        match self {
+            Self::Mean => quantiles.mean,
+            Self::P50 => quantiles.p50,
+            Self::P90 => quantiles.p90,
+            Self::P95 => quantiles.p95,
+            Self::P99 => quantiles.p99,
+            Self::Max => quantiles.max,
+        }
+    }
+}
+
+/// Returns the failed operations in % of all, None without any.
+#[must_use]
+pub fn error_percent(counts: &Counts) -> Option<f64> {
+    percent(counts.failed, counts.operations)
+}
+
+/// Returns the requests that the system answered in % of all, None without any.
+#[must_use]
+pub fn availability_percent(counts: &Counts) -> Option<f64> {
+    percent(counts.requests - counts.unavailable, counts.requests)
+}
+
+/// Returns the downloads that came from the cache in % of those that tell, None without any.
+#[must_use]
+pub fn cache_hit_percent(counts: &Counts) -> Option<f64> {
+    percent(counts.cache_hits, counts.cache_hits + counts.cache_misses)
+}
+
+fn percent(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| 100.0 * number(part) / number(whole))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a run are far below 2^52")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Thresholds, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Thresholds::read(Some(file.path())).map_err(|failure| failure.to_string())
+    }
+
+    fn nothing() -> Measured {
+        Measured { latencies: [].into(), counts: Counts::default(), errors: [].into(), buckets: Vec::new() }
+    }
+
+    fn one(upload_p95: f64, counts: Counts) -> Measured {
+        let quantiles = Quantiles { samples: 1, p95: upload_p95, ..Quantiles::default() };
+        Measured { latencies: [(Metric::UploadSeconds, quantiles)].into(), counts, ..nothing() }
+    }
+
+    fn failed(verdicts: &[Verdict]) -> Vec<&str> {
+        verdicts.iter().filter(|verdict| !verdict.passed).map(|verdict| verdict.name.as_str()).collect()
+    }
+
+    #[test]
+    fn the_defaults_are_the_targets_of_the_first_document() {
+        let defaults = Thresholds::read(None).unwrap();
+        let bounds: Vec<String> = defaults.threshold.iter().map(ToString::to_string).collect();
+        for target in [
+            "p95 of upload_seconds < 3",
+            "p95 of cdn_download_seconds < 1",
+            "cache_hit_percent > 70",
+            "error_percent < 5",
+            "availability_percent > 95",
+            "scale_out_seconds < 300",
+        ] {
+            assert!(bounds.iter().any(|bound| bound == target), "{target} is not in {bounds:?}");
+        }
+    }
+
+    #[test]
+    fn a_threshold_without_samples_fails() {
+        let thresholds =
+            parse("[[threshold]]\nname = \"up\"\nmetric = \"upload_seconds\"\nstatistic = \"p95\"\nbelow = 3.0");
+        let thresholds = thresholds.unwrap();
+        let verdicts = thresholds.judge("baseline", true, &nothing(), None);
+        assert_eq!((failed(&verdicts), verdicts[0].measured), (vec!["up"], None));
+        assert!(failed(&thresholds.judge("baseline", true, &one(2.9, Counts::default()), None)).is_empty());
+        assert_eq!(failed(&thresholds.judge("baseline", true, &one(3.0, Counts::default()), None)), ["up"]);
+        let all = Thresholds::read(None).unwrap().judge("baseline", true, &nothing(), None);
+        assert!(all.iter().filter(|verdict| verdict.applies).all(|verdict| !verdict.passed), "{all:?}");
+    }
+
+    #[test]
+    fn scaling_out_is_judged_on_a_deployment_alone() {
+        let defaults = Thresholds::read(None).unwrap();
+        let scale_out = |is_local, seconds| {
+            let verdicts = defaults.judge("heavy", is_local, &nothing(), seconds);
+            let found = verdicts.into_iter().find(|verdict| verdict.bound.contains("scale_out")).unwrap();
+            (found.applies, found.passed)
+        };
+        assert_eq!(scale_out(true, None), (false, true));
+        assert_eq!(scale_out(false, None), (true, false), "no worker was added");
+        assert_eq!(scale_out(false, Some(250.0)), (true, true));
+        assert_eq!(scale_out(false, Some(300.0)), (true, false));
+    }
+
+    #[test]
+    fn ratios_are_of_what_was_counted() {
+        let counts = Counts {
+            operations: 100,
+            failed: 4,
+            requests: 80,
+            unavailable: 4,
+            cache_hits: 71,
+            cache_misses: 29,
+            ..Counts::default()
+        };
+        assert_eq!(error_percent(&counts), Some(4.0));
+        assert_eq!(availability_percent(&counts), Some(95.0));
+        assert_eq!(cache_hit_percent(&counts), Some(71.0));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_its_name() {
+        let threshold = |rest: &str| parse(&format!("[[threshold]]\nname = \"mine\"\n{rest}")).unwrap_err();
+        for (rest, part) in [
+            ("metric = \"upload_seconds\"\nstatistic = \"p95\"", "exactly one"),
+            ("metric = \"upload_seconds\"\nstatistic = \"p95\"\nbelow = 1\nabove = 0", "exactly one"),
+            ("metric = \"upload_seconds\"\nbelow = 1", "add a statistic"),
+            ("metric = \"duplicates\"\nstatistic = \"p95\"\nat_most = 0", "take statistic out"),
+            ("metric = \"duplicates\"\nat_most = 0\nscenarios = [\"bassline\"]", "bassline"),
+            ("metric = \"duplicates\"\nat_most = nan", "finite"),
+        ] {
+            let error = threshold(rest);
+            assert!(error.contains("mine") && error.contains(part), "{error}");
+        }
+        assert!(threshold("metric = \"uploads\"\nbelow = 1").contains("line"));
+        assert!(parse("[[treshold]]\n").unwrap_err().contains("treshold"));
+    }
+}

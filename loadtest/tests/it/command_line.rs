@@ -1,0 +1,79 @@
+//! The command line: its help, what it refuses, and the guard that keeps load away from everything else.
+
+use serde_json::json;
+
+use crate::live::{Live, loadtest, said};
+
+async fn help(command: &str) -> String {
+    let output = loadtest(&format!("{command} --help")).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn the_help_is_the_reference() {
+    insta::assert_snapshot!("help", help("").await);
+    for command in ["run", "capacity", "monitor", "compare", "render", "screenshot"] {
+        insta::assert_snapshot!(format!("help_{command}"), help(command).await);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_run_exits_64_with_the_field_and_the_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let empty = dir.path().display();
+    for (line, parts) in [
+        (format!("run --dir {empty}"), ["endpoints.json", "cargo dev up"]),
+        (format!("monitor --once --dir {empty}"), ["endpoints.json", "cargo dev up"]),
+        (format!("run --outputs {empty}/none.json"), ["--outputs", "none.json"]),
+        (format!("run --terraform-dir {empty}/none"), ["--terraform-dir", "none"]),
+        ("run bassline".to_owned(), ["bassline", "baseline"]),
+        ("run --users many".to_owned(), ["--users", "between 1 and"]),
+        ("run --thresholds none.toml".to_owned(), ["--thresholds", "none.toml"]),
+        (format!("compare {empty} {empty}"), ["report.json", "no report"]),
+        (format!("render {empty}"), ["report.json", "no report"]),
+        (format!("screenshot {empty}/none.html --out {empty}/a.png"), ["none.html", "cannot be opened"]),
+        ("capacity --start 5 --max 2".to_owned(), ["--start 5", "--max 2"]),
+        ("simulate --plan none.json".to_owned(), ["none.json", ""]),
+        ("".to_owned(), ["Usage", ""]),
+    ] {
+        let output = loadtest(&line).output().await.unwrap();
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(64), "{line}: {text}");
+        assert!(parts.iter().all(|part| text.contains(part)), "{line}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn load_goes_to_loopback_and_the_hosts_of_the_outputs_alone() {
+    let live = Live::start().await;
+    let output = live.run("run --quick --api https://www.example.com").await;
+    assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+    assert!(said(&output).contains("https://www.example.com"), "{}", said(&output));
+    assert!(!live.reports_dir().exists(), "nothing was begun");
+
+    // A deployment needs a key of its own, and a good one.
+    let outputs = [
+        ("cloudfront_url", live.stack.api_url()),
+        ("cloudfront_domain_name", "127.0.0.1"),
+        ("cloudfront_distribution_id", "E1"),
+        ("s3_bucket_name", live.stack.bucket()),
+        ("s3_bucket_region", "us-west-2"),
+        ("queue_url", live.stack.queue_url()),
+        ("dead_letter_queue_url", live.stack.dead_letter_url()),
+        ("worker_group_name", "image-worker"),
+        ("api_group_name", "image-api"),
+        ("cloudwatch_dashboard_name", "image"),
+    ];
+    let wrapped: serde_json::Map<String, serde_json::Value> =
+        outputs.iter().map(|(name, value)| ((*name).to_owned(), json!({ "value": value }))).collect();
+    let outputs = live.file("outputs.json", &serde_json::Value::Object(wrapped).to_string());
+    let output = loadtest(&format!("run --quick --outputs {outputs}")).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+    assert!(said(&output).contains("--key"), "{}", said(&output));
+    let output =
+        loadtest(&format!("run --quick --outputs {outputs} --key wrong-wrong-wrong-wrong")).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+    assert!(said(&output).contains("refuses the key"), "{}", said(&output));
+    live.stop().await;
+}

@@ -1,0 +1,99 @@
+//! A running stack, and the `loadtest` binary that is pointed at it.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use devstack::bedrock::BedrockOptions;
+use devstack::stack::{Stack, StackOptions};
+use loadtest::report::Report;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+/// Far beyond what any condition takes; reaching it is the failure.
+const GIVE_UP: Duration = Duration::from_secs(180);
+
+/// A stack of the real binaries in a folder of its own.
+pub(crate) struct Live {
+    pub(crate) stack: Stack,
+    dir: TempDir,
+}
+
+impl Live {
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // Painted in full: a cheap picture may be that of another prompt as well, which would be a duplicate.
+        let bedrock = BedrockOptions::default();
+        let options = StackOptions { bedrock, ..StackOptions::new(dir.path().join("stack"), binaries_dir()) };
+        let stack = Stack::start(options).await.unwrap();
+        Self { stack, dir }
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stack.stop().await;
+    }
+
+    /// Writes a file and returns its path.
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
+    pub(crate) fn reports_dir(&self) -> PathBuf {
+        self.dir.path().join("reports")
+    }
+
+    /// A command against this stack. Words of `line` are separated by blanks.
+    pub(crate) fn command(&self, line: &str) -> Command {
+        let mut command = loadtest(line);
+        command.arg("--dir").arg(self.dir.path().join("stack"));
+        command
+    }
+
+    /// A run or a search against this stack, to its end.
+    pub(crate) async fn run(&self, line: &str) -> Output {
+        self.command(line).arg("--reports").arg(self.reports_dir()).output().await.unwrap()
+    }
+
+    /// Returns the reports whose folders begin with `name`.
+    pub(crate) fn reports(&self, name: &str) -> Vec<(PathBuf, Report)> {
+        let entries = std::fs::read_dir(self.reports_dir()).unwrap().map(|entry| entry.unwrap().path());
+        let folders = entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(name));
+        folders.map(|folder| (folder.clone(), Report::read(&folder).unwrap())).collect()
+    }
+}
+
+/// The binary, without what a developer has in the environment.
+pub(crate) fn loadtest(line: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
+    command.args(line.split_ascii_whitespace()).kill_on_drop(true);
+    for name in ["DEV_DIR", "LOADTEST_API_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// What a command said, for the message of an assertion.
+pub(crate) fn said(output: &Output) -> String {
+    let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    format!("{}\n{out}\n{err}", output.status)
+}
+
+/// Waits until something is so.
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let give_up = Instant::now() + GIVE_UP;
+    while !condition() {
+        assert!(Instant::now() < give_up, "waited {} s for {what}", GIVE_UP.as_secs());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub(crate) fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// The binaries of the profile that this test was built with: target/PROFILE/deps/it-HASH.
+fn binaries_dir() -> PathBuf {
+    std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned()
+}
