@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// Returns the packages that a selection compiles, each with its features.
+///
+/// Without what runs on the host only: procedural macros have sets of their own, and hide a difference.
 fn compiled(selection: &str) -> BTreeSet<String> {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--offline", "--locked", "-e", "normal,build", "--prefix", "none", "-f", "{p} {f}"])
+        .args(["tree", "--offline", "--locked", "--prefix", "none", "-f", "{p} {f}"])
         .args(selection.split(' '))
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap())
         .output()
@@ -20,7 +22,8 @@ fn compiled(selection: &str) -> BTreeSet<String> {
 
 #[test]
 fn cargo_compiles_each_dependency_once() {
-    let (of_one, of_all) = (compiled("-p devstack"), compiled("--workspace"));
+    let (of_one, of_all) =
+        (compiled("-p devstack -e normal,no-proc-macro"), compiled("--workspace -e normal,dev,no-proc-macro"));
     assert!(of_one.len() > 200, "only {} packages found: the search is broken", of_one.len());
     let missing: Vec<&str> = of_one.difference(&of_all).map(String::as_str).collect();
     assert!(
