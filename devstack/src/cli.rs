@@ -375,7 +375,7 @@ fn init_logs() -> Result<(), telemetry::TelemetryError> {
         admin_addr: loopback(0),
         log_filter: "warn,devstack=info".to_owned(),
         log_format: LogFormat::Text,
-        otel_exporter_otlp_endpoint: String::new(),
+        otel_exporter_otlp_endpoint: None,
         otel_exporter_otlp_protocol: String::new(),
     })
 }

@@ -68,9 +68,9 @@ pub struct ObserveSettings {
     /// How log lines look.
     #[arg(long, env = "LOG_FORMAT", default_value = "json", value_enum)]
     pub log_format: LogFormat,
-    /// Base URL of an OpenTelemetry collector that takes OTLP over HTTP, usually on port 4318. Empty: no traces.
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", default_value = "", value_name = "URL")]
-    pub otel_exporter_otlp_endpoint: String,
+    /// Base URL of an OpenTelemetry collector that takes OTLP over HTTP, usually on port 4318. None or empty: no traces.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub otel_exporter_otlp_endpoint: Option<String>,
     /// How spans are sent. Collectors take it on port 4318; 4317 is for gRPC, which is not spoken here.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_PROTOCOL", default_value = OTLP_PROTOCOL, value_name = "PROTOCOL", value_parser = otlp_protocol)]
     pub otel_exporter_otlp_protocol: String,
@@ -79,7 +79,7 @@ pub struct ObserveSettings {
 impl ObserveSettings {
     /// Returns where traces go; none when they are off.
     pub fn traces_endpoint(&self) -> Option<&str> {
-        Some(self.otel_exporter_otlp_endpoint.trim()).filter(|endpoint| !endpoint.is_empty())
+        self.otel_exporter_otlp_endpoint.as_deref().map(str::trim).filter(|endpoint| !endpoint.is_empty())
     }
 }
 
