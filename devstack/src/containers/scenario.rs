@@ -35,7 +35,7 @@ pub(super) async fn run(project: &Project, engine: &Engine) -> Result<(), Contai
     step("--scale worker=3", project.up(3)).await?;
     let taken_over = step("one of three workers is killed, the emulator restarts", async {
         let ids = client.submit(prompts("a storm", 40, "4s")).await?;
-        // 40 jobs for 48 slots: when 30 are begun, no worker can be without one.
+        // 40 jobs for 48 slots: when 33 are begun, no worker can be without one.
         client.begun(&ids, 33, JOBS_TIMEOUT).await?;
         let victim = project.containers(Some("worker")).await?.pop().ok_or_else(|| wrong("worker", "none runs"))?;
         engine.docker().run(&["kill", "-s", "KILL", &victim]).await?;
