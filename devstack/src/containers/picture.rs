@@ -18,15 +18,17 @@ const WORKERS: usize = 3;
 /// Where the page is that draws the panels without Grafana's server.
 const PREVIEW: &str = "observability/preview";
 /// The window: three columns of panels at their own height, all of them.
-const WIDTH: u32 = 1400;
-const HEIGHT: u32 = 2040;
+const WIDTH: u32 = 1200;
+const HEIGHT: u32 = 2030;
+/// Below what is kept: the page lays itself out in a window that is lower than the picture by the browser's own bars.
+const MARGIN: u32 = 150;
 /// Given to Grafana to ask its data source and to draw, in seconds of the browser's clock.
-const SETTLE_SECONDS: u64 = 20;
+const SETTLE_SECONDS: u64 = 50;
 
 /// How long, and where to.
 #[derive(Debug, Args)]
 pub struct DashboardArgs {
-    /// Picture to write, a PNG.
+    /// Picture to write, a PNG; from the root of the repository.
     #[arg(long, default_value = "docs/containers/dashboard.png", value_name = "FILE")]
     out: PathBuf,
     /// How long the load runs before the picture is taken.
@@ -59,6 +61,10 @@ pub async fn picture(
         }
     }
     let work = async |project: &Project, _: &_| {
+        if project.grafana.is_none() {
+            // Before the load: the picture is of the minutes before it.
+            step("npm ci", install(places.workspace, &folder)).await?;
+        }
         step("up, and everything is healthy", project.up(WORKERS)).await?;
         let since = SystemTime::now();
         let (minutes, duration) = (args.minutes, Duration::from_secs(args.minutes * 60));
@@ -91,23 +97,33 @@ async fn take(
     let screenshot = "run --release --locked --bin loadtest -- screenshot".split(' ').map(str::to_owned);
     let cargo = Program::new(env!("CARGO"), workspace, folder).prefixed(screenshot);
     let (out, settle) = (args.out.display().to_string(), SETTLE_SECONDS.to_string());
-    let (width, height) = (WIDTH.to_string(), HEIGHT.to_string());
+    let (width, height) = (WIDTH.to_string(), (HEIGHT + MARGIN).to_string());
     cargo.run(&[&page, "--out", &out, "--settle", &settle, "--width", &width, "--height", &height]).await?;
-    compress(&workspace.join(&args.out)).map_err(|error| wrong(out.clone(), error))?;
+    finish(&workspace.join(&args.out), HEIGHT).map_err(|error| wrong(out.clone(), error))?;
     println!("    {out}, drawn by {by}");
     Ok(())
 }
 
-/// Writes a picture again, without its transparency, which a page has not, and as small as PNG goes: it lies in the
-/// repository, and the browser writes fast.
-fn compress(picture: &Path) -> image::ImageResult<()> {
-    let pixels = image::open(picture)?.into_rgb8();
+/// Writes a picture again: no higher than this, without its transparency, which a page has not, and small, because it lies
+/// in the repository and the browser only writes fast.
+fn finish(picture: &Path, height: u32) -> image::ImageResult<()> {
+    let taken = image::open(picture)?.into_rgb8();
+    let pixels = image::imageops::crop_imm(&taken, 0, 0, taken.width(), height.min(taken.height())).to_image();
     let mut small = Vec::new();
     let encoder = PngEncoder::new_with_quality(&mut small, CompressionType::Best, FilterType::NoFilter);
     pixels.write_with_encoder(encoder)?;
-    if small.len() as u64 <= std::fs::metadata(picture)?.len() {
-        std::fs::write(picture, small)?;
-    }
+    std::fs::write(picture, small)?;
+    Ok(())
+}
+
+/// Returns a program that is run where the page is made.
+fn maker(name: &str, workspace: &Path, folder: &Path) -> Result<Program, ContainersError> {
+    let path = on_path(name).into_iter().next().ok_or_else(|| wrong("the preview", format!("there is no {name}")))?;
+    Ok(Program::new(path, &workspace.join(PREVIEW), folder))
+}
+
+async fn install(workspace: &Path, folder: &Path) -> Result<(), ContainersError> {
+    maker("npm", workspace, folder)?.run(&["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).await?;
     Ok(())
 }
 
@@ -118,16 +134,10 @@ async fn preview(
     folder: &Path,
     prometheus: &Prometheus,
 ) -> Result<String, ContainersError> {
-    let source = workspace.join(PREVIEW);
-    let program = |name: &str| {
-        let path = on_path(name).into_iter().next();
-        path.map(|path| Program::new(path, &source, folder)).ok_or_else(|| wrong("the preview", format!("no {name}")))
-    };
-    program("npm")?.run(&["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).await?;
     let page = folder.join("preview");
-    let (minutes, to) = (args.minutes.to_string(), page.display().to_string());
-    let url = prometheus.url();
-    program("node")?.run(&["build.mjs", "--prometheus", &url, "--minutes", &minutes, "--out", &to]).await?;
+    let (minutes, to, url) = (args.minutes.to_string(), page.display().to_string(), prometheus.url());
+    let make = ["build.mjs", "--prometheus", &url, "--minutes", &minutes, "--out", &to];
+    maker("node", workspace, folder)?.run(&make).await?;
     Ok(page.join("index.html").display().to_string())
 }
 
@@ -136,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_picture_is_smaller_afterwards_and_the_same() {
+    fn a_picture_is_smaller_afterwards_and_of_the_same_pixels() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.png");
         let pixels = image::RgbaImage::from_fn(200, 200, |x, y| {
@@ -144,8 +154,9 @@ mod tests {
         });
         pixels.save(&path).unwrap();
         let before = std::fs::metadata(&path).unwrap().len();
-        compress(&path).unwrap();
+        finish(&path, 150).unwrap();
         assert!(std::fs::metadata(&path).unwrap().len() < before);
-        assert_eq!(image::open(&path).unwrap().into_rgba8(), pixels);
+        let kept = image::imageops::crop_imm(&pixels, 0, 0, 200, 150).to_image();
+        assert_eq!(image::open(&path).unwrap().into_rgba8(), kept);
     }
 }
