@@ -3,29 +3,27 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use axum::http::Uri;
 use clap::{Args, Parser, Subcommand};
-use service::readiness::Readiness;
 use service::settings::{LogFormat, ObserveSettings};
-use service::{admin, health, shutdown, telemetry};
+use service::{health, shutdown, telemetry};
 use tokio::process::Command as Process;
 
-use crate::bedrock::{BedrockArgs, BedrockOptions, BedrockStandIn, Latency};
+use crate::alone;
+use crate::bedrock::{BedrockArgs, BedrockOptions, Latency};
 use crate::bench::{BenchArgs, bench};
-use crate::cdn::{CdnArgs, CdnStandIn};
+use crate::cdn::CdnArgs;
 use crate::checks::{self, TestArgs};
-use crate::containers::{self, ContainersArgs};
-use crate::embedded::sqs::SqsOptions;
-use crate::embedded::{ACCESS_KEY_ID, EmbeddedS3, EmbeddedSqs, REGION, SECRET_ACCESS_KEY};
+use crate::containers::{self, ContainersArgs, ContainersError, DashboardArgs, Places};
 use crate::stack::ports::loopback;
-use crate::stack::provision::{self, ProvisionArgs};
+use crate::stack::provision::ProvisionArgs;
 use crate::stack::{
     DataDir, LocalAwsKind, PortArgs, Ports, STOP_GRACE, Stack, StackOptions, read_endpoints, read_secrets, watch,
 };
 use crate::submit::{SubmitArgs, submit};
 use crate::terraform::{self, TerraformArgs};
+use crate::traces::TracesArgs;
 
 /// The whole system on this machine: no AWS account, no containers.
 #[derive(Debug, Parser)]
@@ -52,6 +50,8 @@ enum Command {
     Terraform(TerraformArgs),
     /// Builds the container images, runs the pipeline in them with compose, breaks it, and takes everything away.
     Containers(ContainersArgs),
+    /// Takes a picture of the dashboard while the containers are under load.
+    Dashboard(DashboardArgs),
     /// Runs every check: format, lints, documentation, tests, dependencies.
     Test(TestArgs),
     /// Starts SQS and S3 alone.
@@ -62,6 +62,8 @@ enum Command {
     Cdn(CdnArgs),
     /// Makes queues and bucket in the SQS and S3 that the AWS variables name, and again if they are gone.
     Provision(ProvisionArgs),
+    /// Starts a collector of traces alone: takes OTLP, and shows what it has as Jaeger's query API does.
+    Traces(TracesArgs),
     /// Asks a URL and exits with 0 if it answers with success: a health check where there is no other program.
     Health(HealthArgs),
     /// Ends the stack's processes when the stack is gone.
@@ -110,7 +112,7 @@ fn http_url(text: &str) -> Result<Uri, String> {
     if url.scheme_str() == Some("http") { Ok(url) } else { Err(expected.to_owned()) }
 }
 
-type Outcome = Result<ExitCode, Box<dyn Error>>;
+pub(crate) type Outcome = Result<ExitCode, Box<dyn Error>>;
 
 /// Runs the command of the command line and returns the exit code.
 pub fn run(cli: Cli) -> ExitCode {
@@ -123,12 +125,14 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Bench(args) => block_on(measure(&dir, args)),
         Command::Terraform(args) => block_on(deploy(&dir, args)),
         Command::Containers(args) => block_on(contain(&dir, args)),
+        Command::Dashboard(args) => block_on(dashboard(&dir, args)),
         Command::Test(args) => block_on(test(&dir, args)),
-        Command::Provision(args) => block_on(provision(args)),
+        Command::Provision(args) => block_on(alone::provision(args)),
         Command::Health(args) => Ok(health::report(&args.url)),
-        Command::Emulator(ports) => block_on(emulator(&dir, Ports::from(&ports))),
-        Command::Bedrock(args) => block_on(bedrock(args)),
-        Command::Cdn(args) => block_on(cdn(args)),
+        Command::Emulator(ports) => block_on(alone::emulator(&dir, Ports::from(&ports))),
+        Command::Bedrock(args) => block_on(alone::bedrock(args)),
+        Command::Cdn(args) => block_on(alone::cdn(args)),
+        Command::Traces(args) => block_on(alone::traces(args)),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error}");
@@ -268,10 +272,26 @@ async fn deploy(dir: &Path, args: TerraformArgs) -> Outcome {
 async fn contain(dir: &Path, args: ContainersArgs) -> Outcome {
     let signal = shutdown::on_signal()?;
     init_logs()?;
-    if !args.no_build && !args.from_source && !build().await? {
+    if args.needs_build() && !build().await? {
         return Err("the build failed: see above".into());
     }
-    match containers::prove(&args, &workspace(), dir, &binaries_dir()?, &signal).await {
+    let (workspace, binaries) = (workspace(), binaries_dir()?);
+    possible(containers::prove(&args, Places { workspace: &workspace, dir, binaries: &binaries }, &signal).await)
+}
+
+async fn dashboard(dir: &Path, args: DashboardArgs) -> Outcome {
+    let signal = shutdown::on_signal()?;
+    init_logs()?;
+    if args.needs_build() && !build().await? {
+        return Err("the build failed: see above".into());
+    }
+    let (workspace, binaries) = (workspace(), binaries_dir()?);
+    possible(containers::picture(&args, Places { workspace: &workspace, dir, binaries: &binaries }, &signal).await)
+}
+
+/// Tells a machine that lacks something from images that are wrong.
+fn possible(outcome: Result<(), ContainersError>) -> Outcome {
+    match outcome {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if error.is_unavailable() => {
             eprintln!("not possible here: {error}");
@@ -284,73 +304,6 @@ async fn contain(dir: &Path, args: ContainersArgs) -> Outcome {
 async fn test(dir: &Path, args: TestArgs) -> Outcome {
     checks::run(&workspace(), &dir.join("tools"), &args).await?;
     Ok(ExitCode::SUCCESS)
-}
-
-async fn emulator(dir: &Path, ports: Ports) -> Outcome {
-    let signal = shutdown::on_signal()?;
-    init_logs()?;
-    let data = DataDir::open(dir)?;
-    let sqs_options = SqsOptions { dir: Some(data.path().join("sqs")) };
-    let taken =
-        |what, flag| move |error| format!("{what} cannot be started ({error}): choose another port with {flag}");
-    let sqs = EmbeddedSqs::start(loopback(ports.sqs), sqs_options).await.map_err(taken("SQS", "--sqs-port"))?;
-    let s3 = EmbeddedS3::start(loopback(ports.s3), data.path().join("s3")).await.map_err(taken("S3", "--s3-port"))?;
-    println!(
-        "export AWS_ENDPOINT_URL_SQS={}\nexport AWS_ENDPOINT_URL_S3={}\nexport AWS_REGION={REGION}\n\
-         export AWS_ACCESS_KEY_ID={ACCESS_KEY_ID}\nexport AWS_SECRET_ACCESS_KEY={SECRET_ACCESS_KEY}",
-        sqs.url(),
-        s3.url(),
-    );
-    signal.cancelled().await;
-    s3.stop().await;
-    sqs.stop().await;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn bedrock(args: BedrockArgs) -> Outcome {
-    let signal = shutdown::on_signal()?;
-    init_logs()?;
-    let standin = BedrockStandIn::start(args.addr, args.options()?).await?;
-    println!("export AWS_ENDPOINT_URL_BEDROCK_RUNTIME=http://{}", standin.local_addr());
-    signal.cancelled().await;
-    standin.stop().await;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn provision(args: ProvisionArgs) -> Outcome {
-    let signal = shutdown::on_signal()?;
-    init_logs()?;
-    let readiness = Readiness::starting();
-    let admin_addr = admin::serve(args.admin_addr, telemetry::install_metrics(&[])?, readiness.clone())?;
-    println!("http://{admin_addr}/ready");
-    let config = service::aws::load_config().await;
-    let sqs = aws_sdk_sqs::config::Builder::from(&config).timeout_config(timeouts()).build();
-    provision::keep(&aws_sdk_sqs::Client::from_conf(sqs), &s3(&config), &readiness, &signal).await;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn cdn(args: CdnArgs) -> Outcome {
-    let signal = shutdown::on_signal()?;
-    init_logs()?;
-    let config = service::aws::load_config().await;
-    let standin = CdnStandIn::start(args.addr, args.options(s3(&config))).await?;
-    println!("export CLOUDFRONT_DOMAIN=http://{}", standin.local_addr());
-    signal.cancelled().await;
-    standin.stop().await;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Returns a client of the S3 that the AWS variables name.
-fn s3(config: &aws_config::SdkConfig) -> aws_sdk_s3::Client {
-    let settings = aws_sdk_s3::config::Builder::from(config)
-        .timeout_config(timeouts())
-        .force_path_style(service::aws::s3_needs_path_style(config))
-        .build();
-    aws_sdk_s3::Client::from_conf(settings)
-}
-
-fn timeouts() -> aws_sdk_s3::config::timeout::TimeoutConfig {
-    service::aws::timeouts(Duration::from_secs(10), Duration::from_secs(30))
 }
 
 /// Builds what a stack starts.
@@ -370,7 +323,7 @@ where
 }
 
 /// Our own lines are few; the embedded services only speak when something is wrong.
-fn init_logs() -> Result<(), telemetry::TelemetryError> {
+pub(crate) fn init_logs() -> Result<(), telemetry::TelemetryError> {
     telemetry::init_logs(&ObserveSettings {
         admin_addr: loopback(0),
         log_filter: "warn,devstack=info".to_owned(),

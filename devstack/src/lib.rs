@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod cli;
+mod alone;
 pub mod stack;
 pub mod submit;
 pub mod bench;

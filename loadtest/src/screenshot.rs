@@ -18,9 +18,12 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// What to take a picture of.
 #[derive(Debug, Clone, Args)]
 pub struct ScreenshotArgs {
-    /// Page: a report.html, or the folder of a report.
+    /// Page: a report.html, the folder of a report, or an http URL.
     #[arg(value_name = "PAGE")]
     page: PathBuf,
+    /// Time a page is given to draw itself, in seconds of its own clock, which stands still while it loads something.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60))]
+    settle: u64,
     /// Picture to write, a PNG.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -40,9 +43,7 @@ pub struct ScreenshotArgs {
 /// # Errors
 /// When there is no page, no browser, or no picture afterwards.
 pub async fn screenshot(args: &ScreenshotArgs) -> Result<ExitCode, Failure> {
-    let page = if args.page.is_dir() { args.page.join(crate::report::HTML) } else { args.page.clone() };
-    let page =
-        page.canonicalize().map_err(|error| Failure::usage(format!("{} cannot be opened: {error}", page.display())))?;
+    let page = url(&args.page)?;
     let out = absolute(&args.out)?;
     let profile = tempfile::tempdir().map_err(Failure::fault)?;
     let candidates: Vec<PathBuf> =
@@ -74,16 +75,30 @@ pub async fn screenshot(args: &ScreenshotArgs) -> Result<ExitCode, Failure> {
     )))
 }
 
-fn command(browser: &Path, page: &Path, out: &Path, profile: &Path, args: &ScreenshotArgs) -> Command {
+/// Returns what the browser is to open.
+fn url(page: &Path) -> Result<String, Failure> {
+    if let Some(url) = page.to_str().filter(|text| text.starts_with("http://") || text.starts_with("https://")) {
+        return Ok(url.to_owned());
+    }
+    let page = if page.is_dir() { page.join(crate::report::HTML) } else { page.to_owned() };
+    let page =
+        page.canonicalize().map_err(|error| Failure::usage(format!("{} cannot be opened: {error}", page.display())))?;
+    Ok(format!("file://{}", page.display()))
+}
+
+fn command(browser: &Path, page: &str, out: &Path, profile: &Path, args: &ScreenshotArgs) -> Command {
     let mut command = Command::new(browser);
     command
         .args(["--headless", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--disable-background-networking"])
         .arg(format!("--user-data-dir={}", profile.display()))
         .arg(format!("--window-size={},{}", args.width, args.height))
         .arg(format!("--screenshot={}", out.display()))
-        .arg(format!("file://{}", page.display()))
+        .arg(page)
         .stdin(Stdio::null())
         .kill_on_drop(true);
+    if args.settle > 0 {
+        command.arg(format!("--virtual-time-budget={}", args.settle * 1000));
+    }
     // It refuses to put root into a sandbox.
     if std::fs::metadata("/proc/self").is_ok_and(|this| this.uid() == 0) {
         command.arg("--no-sandbox");
@@ -105,4 +120,20 @@ fn absolute(out: &Path) -> Result<PathBuf, Failure> {
         _ => {}
     }
     std::path::absolute(out).map_err(Failure::fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_a_url_or_a_file_that_is_there() {
+        let of = |page: &str| url(Path::new(page));
+        assert_eq!(of("http://127.0.0.1:3000/d/x?kiosk").unwrap(), "http://127.0.0.1:3000/d/x?kiosk");
+        assert!(of("no/such/page.html").is_err());
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(crate::report::HTML), "").unwrap();
+        let expected = format!("file://{}/{}", folder.path().canonicalize().unwrap().display(), crate::report::HTML);
+        assert_eq!(url(folder.path()).unwrap(), expected);
+    }
 }

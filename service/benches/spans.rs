@@ -9,11 +9,13 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
+use service::settings::{LogFormat, ObserveSettings};
+use service::telemetry;
 use service::traces::{self, TARGET};
 use tracing::{Dispatch, dispatcher};
-use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
+use tracing_subscriber::Registry;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
-use tracing_subscriber::{EnvFilter, Registry};
+use tracing_subscriber::registry::LookupSpan;
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -59,30 +61,30 @@ fn traced() {
     delivery.record("outcome", "published");
 }
 
-fn logs() -> impl tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a> + Send + Sync {
-    let ours = filter_fn(|metadata| metadata.target() != TARGET).with_max_level_hint(LevelFilter::TRACE);
-    let filter = EnvFilter::new("info").and(ours);
-    Registry::default().with(tracing_subscriber::fmt::layer().json().with_writer(io::sink).with_filter(filter))
+/// The logs of a process as it runs, but for where they go.
+fn logs<S>() -> impl Layer<S>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+{
+    let settings = ObserveSettings {
+        admin_addr: "127.0.0.1:0".parse().unwrap(),
+        log_filter: "info".to_owned(),
+        log_format: LogFormat::Json,
+        otel_exporter_otlp_endpoint: None,
+        otel_exporter_otlp_protocol: String::new(),
+    };
+    telemetry::logs(&settings, io::sink).unwrap()
 }
 
 fn spans_of_a_job(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("spans of one job");
-    let off = Dispatch::new(logs());
+    let off = Dispatch::new(Registry::default().with(logs()));
     dispatcher::with_default(&off, || {
         group.bench_function("logs only, no spans for traces in the code", |b| b.iter(logged));
         group.bench_function("traces off", |b| b.iter(traced));
     });
     let provider = SdkTracerProvider::builder().with_batch_exporter(Discard).build();
-    let exported = filter_fn(|metadata| metadata.target() == TARGET).with_max_level_hint(LevelFilter::INFO);
-    let layer = tracing_opentelemetry::layer()
-        .with_tracer(provider.tracer("bench"))
-        .with_location(false)
-        .with_threads(false)
-        .with_target(false)
-        .with_tracked_inactivity(false)
-        .with_context_activation(false)
-        .with_filter(exported);
-    let on = Dispatch::new(logs().with(layer));
+    let on = Dispatch::new(Registry::default().with(logs()).with(telemetry::exported(provider.tracer("bench"))));
     dispatcher::with_default(&on, || group.bench_function("traces on", |b| b.iter(traced)));
     group.finish();
     provider.shutdown().unwrap();

@@ -1,14 +1,16 @@
 //! Structured logs, traces, and the Prometheus recorder.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use opentelemetry_sdk::trace::SdkTracer;
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -40,7 +42,7 @@ pub enum TelemetryError {
 /// # Errors
 /// When the filter does not parse, or logging has been started before.
 pub fn init_logs(settings: &ObserveSettings) -> Result<(), TelemetryError> {
-    Ok(tracing_subscriber::registry().with(logs(settings)?).try_init()?)
+    Ok(tracing_subscriber::registry().with(logs(settings, io::stdout)?).try_init()?)
 }
 
 /// Starts logging to standard output, and the export of traces if there is an endpoint for them. `name` and `version`
@@ -59,36 +61,45 @@ pub fn init(
         return Ok(None);
     };
     let traces = Traces::export(endpoint, name, version, runtime.clone())?;
-    let exported = filter_fn(is_traced).with_max_level_hint(LevelFilter::INFO);
+    tracing_subscriber::registry().with(logs(settings, io::stdout)?).with(exported(traces.tracer())).try_init()?;
+    Ok(Some(traces))
+}
+
+/// Returns the layer that exports the spans of traces, and nothing else.
+pub fn exported<S>(tracer: SdkTracer) -> impl Layer<S> + Send + Sync
+where
+    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+{
     // Where in our code a span was opened, and by which thread, tells an operator nothing.
-    let layer = tracing_opentelemetry::layer()
-        .with_tracer(traces.tracer())
+    tracing_opentelemetry::layer()
+        .with_tracer(tracer)
         .with_location(false)
         .with_threads(false)
         .with_target(false)
         .with_tracked_inactivity(false)
         .with_context_activation(false)
-        .with_filter(exported);
-    tracing_subscriber::registry().with(logs(settings)?).with(layer).try_init()?;
-    Ok(Some(traces))
+        .with_filter(filter_fn(is_traced).with_max_level_hint(LevelFilter::INFO))
 }
 
-fn logs<S>(settings: &ObserveSettings) -> Result<Box<dyn Layer<S> + Send + Sync>, TelemetryError>
+/// Returns the layer that writes the logs.
+///
+/// # Errors
+/// When the filter does not parse.
+pub fn logs<S, W>(settings: &ObserveSettings, writer: W) -> Result<Box<dyn Layer<S> + Send + Sync>, TelemetryError>
 where
     S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
     // Whatever the settings ask for, the capped crates never say more than warnings, and the spans of traces are not
     // those of the logs. With a hint, a level that nobody asked for costs one comparison.
     let ours = filter_fn(|metadata| metadata.target() != traces::TARGET && !is_capped(metadata));
     let filter = EnvFilter::try_new(&settings.log_filter)?.and(ours.with_max_level_hint(LevelFilter::TRACE));
-    let layer = tracing_subscriber::fmt::layer();
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     Ok(match settings.log_format {
         LogFormat::Json => {
             layer.json().flatten_event(true).with_current_span(true).with_span_list(false).with_filter(filter).boxed()
         }
-        LogFormat::Text => {
-            layer.with_target(false).with_ansi(std::io::stdout().is_terminal()).with_filter(filter).boxed()
-        }
+        LogFormat::Text => layer.with_target(false).with_ansi(io::stdout().is_terminal()).with_filter(filter).boxed(),
     })
 }
 

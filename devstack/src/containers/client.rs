@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use image::{ImageFormat, ImageReader};
 use job::Status;
-use reqwest::header;
+use reqwest::{RequestBuilder, header};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -15,7 +15,7 @@ use super::{ContainersError, wrong};
 use crate::bedrock::LedgerReport;
 
 /// The key that the compose file has for a laptop.
-const KEY: &str = "local-development-key";
+pub(super) const KEY: &str = "local-development-key";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
@@ -60,16 +60,27 @@ impl Client {
     ) -> Result<Vec<String>, ContainersError> {
         let mut ids = Vec::new();
         for prompt in prompts {
-            let request = self.http.post(format!("http://{}/v1/jobs", self.api)).bearer_auth(KEY);
-            let response = request.json(&json!({ "prompt": prompt })).send().await;
-            let response = response.map_err(|error| wrong("POST /v1/jobs", error))?;
-            let status = response.status();
-            let text = response.text().await.map_err(|error| wrong("POST /v1/jobs", error))?;
-            let accepted: Accepted =
-                serde_json::from_str(&text).map_err(|_| wrong("POST /v1/jobs", format!("{status}: {text}")))?;
-            ids.push(accepted.id);
+            ids.push(self.accepted(self.request(&prompt)).await?);
         }
         Ok(ids)
+    }
+
+    /// Submits one job as a part of the caller's trace, and returns its id.
+    pub(super) async fn submit_traced(&self, prompt: &str, traceparent: &str) -> Result<String, ContainersError> {
+        self.accepted(self.request(prompt).header("traceparent", traceparent)).await
+    }
+
+    fn request(&self, prompt: &str) -> RequestBuilder {
+        self.http.post(format!("http://{}/v1/jobs", self.api)).bearer_auth(KEY).json(&json!({ "prompt": prompt }))
+    }
+
+    async fn accepted(&self, request: RequestBuilder) -> Result<String, ContainersError> {
+        let response = request.send().await.map_err(|error| wrong("POST /v1/jobs", error))?;
+        let status = response.status();
+        let text = response.text().await.map_err(|error| wrong("POST /v1/jobs", error))?;
+        let accepted: Accepted =
+            serde_json::from_str(&text).map_err(|_| wrong("POST /v1/jobs", format!("{status}: {text}")))?;
+        Ok(accepted.id)
     }
 
     /// Returns the job, None while the API cannot tell: it has no store while the emulator restarts.

@@ -1,5 +1,6 @@
 //! `Compose`: whichever of the two generations there is; `Project`: our file, run by one of them under a name of its own.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,6 +18,9 @@ use crate::stack::ports::{chosen, loopback};
 const PROJECT: &str = "image-pipeline-containers-test";
 /// Services that run without a profile, as the file has them.
 pub(super) const SERVICES: [&str; 6] = ["emulator", "provision", "bedrock", "cdn", "api", "worker"];
+/// Services that a profile adds. Grafana is not among them: there may be none.
+const OF_PROFILES: [&str; 2] = ["prometheus", "jaeger"];
+const PROFILES: (&str, &str) = ("COMPOSE_PROFILES", "metrics,traces");
 /// A container that takes longer to become healthy on two busy cores never will.
 const HEALTHY_TIMEOUT: Duration = Duration::from_secs(120);
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -83,13 +87,13 @@ impl Compose {
         let nothing = folder.join("nothing.env");
         std::fs::write(&nothing, "").map_err(unusable(&nothing))?;
         let nothing = nothing.display().to_string();
-        let file = self.program.clone().env("COMPOSE_PROFILES", "metrics,traces");
+        let file = self.program.clone().env(PROFILES.0, PROFILES.1);
         let args = ["-f", "docker-compose.yml", "--env-file", &nothing, "config", "--services"];
         let (services, complaints) = file.run_and_listen(&args).await?;
         if !complaints.is_empty() {
             return Err(wrong(format!("{} config", self.name()), complaints));
         }
-        for service in SERVICES.into_iter().chain(["prometheus", "grafana", "jaeger"]) {
+        for service in SERVICES.into_iter().chain(OF_PROFILES).chain(["grafana"]) {
             if !services.lines().any(|line| line.trim() == service) {
                 return Err(wrong(format!("{} config", self.name()), format!("there is no service {service}")));
             }
@@ -107,53 +111,68 @@ pub(super) struct Project {
     pub(super) api: SocketAddr,
     pub(super) cdn: SocketAddr,
     pub(super) bedrock: SocketAddr,
+    pub(super) prometheus: SocketAddr,
+    pub(super) jaeger: SocketAddr,
+    /// None: there is no image of it here.
+    pub(super) grafana: Option<SocketAddr>,
 }
 
 impl Project {
+    /// `settings` are variables of the file besides images and ports.
     pub(super) fn new(
         compose: Compose,
         engine: &Engine,
         images: &Images,
+        settings: &[(&str, &str)],
         folder: &Path,
     ) -> Result<Self, ContainersError> {
-        let port = || chosen(0).map_err(unusable(folder));
-        let (api, cdn, bedrock, emulator) = (port()?, port()?, port()?, port()?);
-        let ports = [("API_PORT", api), ("CDN_PORT", cdn), ("BEDROCK_PORT", bedrock), ("EMULATOR_PORT", emulator)];
         let mut variables = images.variables();
-        variables.extend(ports.map(|(name, port)| (name.to_owned(), port.to_string())));
-        // Pictures that are cheap to paint and a lease that ends soon: a killed worker's jobs come back after that.
-        let test = [("MODEL_DETAIL", "cheap"), ("MODEL_LATENCY", "300ms"), ("LEASE_SECONDS", "20")];
-        variables.extend(test.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let mut port = |variable: &str| -> Result<SocketAddr, ContainersError> {
+            let port = chosen(0).map_err(unusable(folder))?;
+            variables.push((variable.to_owned(), port.to_string()));
+            Ok(loopback(port))
+        };
+        let (api, cdn, bedrock) = (port("API_PORT")?, port("CDN_PORT")?, port("BEDROCK_PORT")?);
+        let (prometheus, grafana, jaeger) = (port("PROMETHEUS_PORT")?, port("GRAFANA_PORT")?, port("JAEGER_PORT")?);
+        port("EMULATOR_PORT")?;
+        variables.push(("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), "http://jaeger:4318".to_owned()));
+        variables.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let env_file = folder.join("variables.env");
         let text: String = variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         std::fs::write(&env_file, text).map_err(unusable(&env_file))?;
         let env_file = env_file.display().to_string();
         let args = ["-f", "docker-compose.yml", "--env-file", &env_file, "-p", PROJECT];
         Ok(Self {
-            compose: compose.program.prefixed(args),
+            compose: compose.program.env(PROFILES.0, PROFILES.1).prefixed(args),
             docker: engine.docker().clone(),
             logs: folder.to_owned(),
-            api: loopback(api),
-            cdn: loopback(cdn),
-            bedrock: loopback(bedrock),
+            api,
+            cdn,
+            bedrock,
+            prometheus,
+            jaeger,
+            grafana: images.has_grafana().then_some(grafana),
         })
     }
 
-    /// Builds every image of the file.
-    pub(super) async fn build(&self) -> Result<(), ContainersError> {
-        self.compose.run(&["build"]).await?;
-        Ok(())
+    /// Builds every image of the file, and returns what the builder said of it.
+    pub(super) async fn build(&self) -> Result<String, ContainersError> {
+        let (printed, said) = self.compose.clone().env("BUILDKIT_PROGRESS", "plain").run_and_listen(&["build"]).await?;
+        Ok(format!("{printed}\n{said}"))
     }
 
     /// Brings the file up with this many workers, and waits until everything is healthy.
     pub(super) async fn up(&self, workers: usize) -> Result<(), ContainersError> {
         let scale = format!("worker={workers}");
-        self.compose.run(&["up", "-d", "--no-build", "--scale", &scale]).await?;
+        let grafana = self.grafana.map(|_| "grafana");
+        let services: Vec<&str> = SERVICES.into_iter().chain(OF_PROFILES).chain(grafana).collect();
+        self.compose.run(&[&["up", "-d", "--no-build", "--scale", &scale][..], &services].concat()).await?;
         let deadline = Instant::now() + HEALTHY_TIMEOUT;
         loop {
             let states = self.states().await?;
             let healthy = states.iter().filter(|(_, state)| state == "healthy").count();
-            let expected = SERVICES.len() - 1 + workers;
+            // Jaeger's image has nothing to check its health with; whoever needs it asks it.
+            let expected = services.len() - 2 + workers;
             if healthy == expected && states.len() == expected {
                 return Ok(());
             }
@@ -189,6 +208,16 @@ impl Project {
             args.extend(["--filter", of_service]);
         }
         Ok(self.docker.run(&args).await?.lines().map(str::to_owned).collect())
+    }
+
+    /// Returns where the containers of a service have their metrics, in the network of the project.
+    pub(super) async fn admin_addresses(&self, service: &str) -> Result<BTreeSet<String>, ContainersError> {
+        let mut addresses = BTreeSet::new();
+        for id in self.containers(Some(service)).await? {
+            let template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}:9100";
+            addresses.insert(self.docker.run(&["inspect", "--type", "container", "-f", template, &id]).await?);
+        }
+        Ok(addresses)
     }
 
     /// Restarts one service, as a person would.

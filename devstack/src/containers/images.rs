@@ -1,22 +1,14 @@
-//! `Images`: what the file is run with: public images where they can be had, stand-ins for them where not, and ours.
+//! `Images`: what the file is run with: public images or stand-ins for them, and ours, which are built and looked at.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::compose::{Project, text};
+use super::crates::{Compiled, Crates};
 use super::engine::Engine;
-use super::program::{Program, on_path};
-use super::{ContainersArgs, ContainersError, step, unusable, wrong};
-use crate::{ministack, venv};
+use super::program::Program;
+use super::stand_ins::{self, Jaeger};
+use super::{ContainersArgs, ContainersError, Places, step, unusable, wrong};
 
-const PUBLIC_BASE: &str = "debian:bookworm-slim";
-/// The release of [`PUBLIC_BASE`], and where it comes from.
-const SUITE: &str = "bookworm";
-const MIRROR: &str = "http://deb.debian.org/debian";
-/// The Python of [`SUITE`].
-const PYTHON: &str = "3.11";
-const LOCAL_BASE: &str = "image-pipeline/test-base:bookworm";
-const LOCAL_EMULATOR: &str = "image-pipeline/test-emulator";
 const LOCAL_BINARIES: &str = "image-pipeline/test-binaries";
 /// Ours, by the variable that compose takes the name from.
 const OURS: [(&str, &str); 3] = [
@@ -25,20 +17,22 @@ const OURS: [(&str, &str); 3] = [
     ("DEVSTACK_IMAGE", "image-pipeline/devstack:test"),
 ];
 const BINARIES: [&str; 3] = ["image-api", "image-worker", "dev"];
-/// A registry that cannot be reached says so at once, or never.
-const PULL_TIMEOUT: Duration = Duration::from_secs(180);
 /// What an image of ours may add to its base.
 const MAX_BYTES_BESIDE_BASE: u64 = 60_000_000;
-/// Where `cargo auditable` puts the list of crates.
-const AUDITABLE: &[u8] = b".dep-v0";
 
 #[derive(Debug)]
 pub(super) struct Images {
     base: String,
     emulator: String,
+    prometheus: String,
+    /// None: it cannot be had here.
+    grafana: Option<String>,
+    jaeger: Jaeger,
     /// None: they are compiled in the build.
     binaries: Option<String>,
     rust: Option<String>,
+    /// One of the tools that are installed here.
+    python: PathBuf,
     /// Scratch space.
     folder: PathBuf,
 }
@@ -48,13 +42,16 @@ impl Images {
     pub(super) async fn prepare(
         engine: &Engine,
         args: &ContainersArgs,
-        workspace: &Path,
-        dir: &Path,
+        places: Places<'_>,
         folder: &Path,
-        binaries: &Path,
     ) -> Result<Self, ContainersError> {
-        let base = step("the base image", base(engine, dir, folder)).await?;
-        let emulator = step("the emulator's image", emulator(engine, dir, folder, &base)).await?;
+        let Places { workspace, dir, binaries } = places;
+        let base = step("the base image", stand_ins::base(engine, dir, folder)).await?;
+        let emulator = step("the emulator's image", stand_ins::emulator(engine, dir, folder, &base)).await?;
+        let prometheus =
+            step("the image of Prometheus", stand_ins::prometheus(engine, workspace, folder, &base)).await?;
+        let grafana = step("the image of Grafana", stand_ins::grafana(engine, workspace)).await?;
+        let jaeger = step("the image of Jaeger", Jaeger::find(engine, workspace)).await?;
         let binaries = match args.from_source {
             true => None,
             false => Some(step("the binaries of this workspace", host_binaries(engine, folder, binaries)).await?),
@@ -67,21 +64,43 @@ impl Images {
             }
             binaries => binaries,
         };
-        Ok(Self { base, emulator, binaries, rust: args.rust_image.clone(), folder: folder.to_owned() })
+        let (rust, folder) = (args.rust_image.clone(), folder.to_owned());
+        let python = PathBuf::from("python3");
+        Ok(Self { base, emulator, prometheus, grafana, jaeger, binaries, rust, python, folder })
     }
 
     /// Returns what compose is told of them.
     pub(super) fn variables(&self) -> Vec<(String, String)> {
         let mut variables = vec![("BASE_IMAGE", self.base.clone()), ("EMULATOR_IMAGE", self.emulator.clone())];
+        variables.push(("PROMETHEUS_IMAGE", self.prometheus.clone()));
+        variables.push(("JAEGER_IMAGE", self.jaeger.image().to_owned()));
+        variables.extend(self.grafana.clone().map(|image| ("GRAFANA_IMAGE", image)));
         variables.extend(self.binaries.clone().map(|image| ("BINARIES", image)));
         variables.extend(self.rust.clone().map(|image| ("RUST_IMAGE", image)));
         variables.extend(OURS.map(|(name, image)| (name, image.to_owned())));
         variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
+    /// Returns whether there is a Grafana to start.
+    pub(super) fn has_grafana(&self) -> bool {
+        self.grafana.is_some()
+    }
+
     /// Builds ours, and checks their size and what they say of themselves.
-    pub(super) async fn build(&self, project: &Project, engine: &Engine) -> Result<(), ContainersError> {
-        project.build().await?;
+    pub(super) async fn build(
+        &self,
+        project: &Project,
+        engine: &Engine,
+        workspace: &Path,
+    ) -> Result<(), ContainersError> {
+        let said = project.build().await?;
+        if self.binaries.is_none() {
+            let compiled = Compiled::of(&said);
+            println!("    compiled: {} dependencies, {} crates of ours", compiled.cooked, compiled.ours);
+            if !compiled.again.is_empty() {
+                return Err(wrong("dependencies compiled with our crates", compiled.again.join(", ")));
+            }
+        }
         let base = size(engine, &self.base).await?;
         for (name, image) in OURS {
             let beside = size(engine, image).await?.saturating_sub(base);
@@ -97,14 +116,21 @@ impl Images {
                 }
             }
             if self.binaries.is_none() {
-                self.lists_its_crates(engine, name, image).await?;
+                self.lists_its_crates(engine, name, image, workspace).await?;
             }
         }
-        Ok(())
+        let [.., (_, devstack)] = OURS;
+        self.jaeger.make(engine, &self.folder, devstack).await
     }
 
     /// The list of crates is in the binary, for whoever looks for known faults in what runs.
-    async fn lists_its_crates(&self, engine: &Engine, name: &str, image: &str) -> Result<(), ContainersError> {
+    async fn lists_its_crates(
+        &self,
+        engine: &Engine,
+        name: &str,
+        image: &str,
+        workspace: &Path,
+    ) -> Result<(), ContainersError> {
         let binary = match name {
             "API_IMAGE" => "image-api",
             "WORKER_IMAGE" => "image-worker",
@@ -117,12 +143,20 @@ impl Images {
         let copied = docker.run(&["cp", from.as_str(), &to.display().to_string()]).await;
         docker.run(&["rm", container.as_str()]).await?;
         copied?;
-        let bytes = std::fs::read(&to).map_err(unusable(&to))?;
+        let crates = Crates::of(&to, &self.python, &self.folder).await;
         std::fs::remove_file(&to).map_err(unusable(&to))?;
-        if bytes.windows(AUDITABLE.len()).any(|window| window == AUDITABLE) {
-            return Ok(());
+        let lock = workspace.join("Cargo.lock");
+        let lock = std::fs::read_to_string(&lock).map_err(unusable(&lock))?;
+        let crates = crates.map_err(|reason| wrong(image, reason))?;
+        let unlocked = crates.not_in(&lock);
+        if !unlocked.is_empty() {
+            return Err(wrong(
+                image,
+                format!("its list of crates has what Cargo.lock has not: {}", unlocked.join(", ")),
+            ));
         }
-        Err(wrong(image, "its binary carries no list of crates: `cargo auditable` did not build it"))
+        println!("    {image}: its list of crates has {}, each as Cargo.lock has it", crates.count());
+        Ok(())
     }
 
     /// Removes the tags of a test. Layers stay in the cache of the builder.
@@ -144,88 +178,6 @@ fn to_mb(bytes: u64) -> f64 {
 async fn size(engine: &Engine, image: &str) -> Result<u64, ContainersError> {
     let size = text(&engine.inspect("image", image).await?, "/Size");
     size.parse().map_err(|_| wrong(image, format!("its size is {size:?}")))
-}
-
-/// Returns whether the image is there, or can be had from its registry.
-async fn can_be_had(docker: &Program, image: &str) -> bool {
-    if docker.works(&["image", "inspect", image]).await {
-        return true;
-    }
-    tokio::time::timeout(PULL_TIMEOUT, docker.works(&["pull", image])).await.unwrap_or(false)
-}
-
-/// Returns the public base, or one that debootstrap makes from the same release.
-async fn base(engine: &Engine, dir: &Path, folder: &Path) -> Result<String, ContainersError> {
-    let docker = engine.docker();
-    if can_be_had(docker, PUBLIC_BASE).await {
-        return Ok(PUBLIC_BASE.to_owned());
-    }
-    if docker.works(&["image", "inspect", LOCAL_BASE]).await {
-        return Ok(LOCAL_BASE.to_owned());
-    }
-    let missing = || {
-        let reason = format!("{PUBLIC_BASE} cannot be pulled, and debootstrap cannot make it: install debootstrap");
-        ContainersError::Unavailable(reason)
-    };
-    let debootstrap = on_path("debootstrap").into_iter().next().ok_or_else(missing)?;
-    let tools = dir.join("tools");
-    std::fs::create_dir_all(&tools).map_err(unusable(&tools))?;
-    let archive = tools.join(format!("debian-{SUITE}.tar"));
-    if !archive.exists() {
-        let root = folder.join("root");
-        // What a run that was killed has left is not complete.
-        if root.exists() {
-            std::fs::remove_dir_all(&root).map_err(unusable(&root))?;
-        }
-        let root_text = root.display().to_string();
-        let debootstrap = Program::new(debootstrap, folder, folder);
-        let args = ["--variant=minbase", SUITE, root_text.as_str(), MIRROR];
-        // Without root, or without a network, nothing is wrong with the images.
-        debootstrap.run(&args).await.map_err(|error| ContainersError::Unavailable(error.to_string()))?;
-        let unfinished = archive.with_extension("new");
-        let tar = Program::new("tar", folder, folder);
-        let cache = ["--exclude=./var/cache/apt/*", "--exclude=./var/lib/apt/lists/*"];
-        let to = unfinished.display().to_string();
-        tar.run(&["-C", root_text.as_str(), cache[0], cache[1], "-cf", to.as_str(), "."]).await?;
-        std::fs::remove_dir_all(&root).map_err(unusable(&root))?;
-        std::fs::rename(&unfinished, &archive).map_err(unusable(&archive))?;
-    }
-    // As the public one has it.
-    docker.run(&["import", "--change", "CMD [\"bash\"]", &archive.display().to_string(), LOCAL_BASE]).await?;
-    Ok(LOCAL_BASE.to_owned())
-}
-
-/// Returns the published emulator, or one from `PyPI`, in the release that the compose file names.
-async fn emulator(engine: &Engine, dir: &Path, folder: &Path, base: &str) -> Result<String, ContainersError> {
-    let docker = engine.docker();
-    let public = format!("ministackorg/ministack:{}", ministack::VERSION);
-    if can_be_had(docker, &public).await {
-        return Ok(public);
-    }
-    let image = format!("{LOCAL_EMULATOR}:{}", ministack::VERSION);
-    if docker.works(&["image", "inspect", &image]).await {
-        return Ok(image);
-    }
-    let context = folder.join("emulator");
-    let packages = context.join("site-packages");
-    if packages.exists() {
-        std::fs::remove_dir_all(&packages).map_err(unusable(&packages))?;
-    }
-    std::fs::create_dir_all(&context).map_err(unusable(&context))?;
-    // Unpacked here and for the Python of the base, so that the container needs neither pip nor what pip needs.
-    let venv = venv::install(&dir.join("venvs"), "ministack", ministack::VERSION).await?;
-    let pip = Program::new(venv.join("bin/python"), folder, folder);
-    let requirement = format!("ministack=={}", ministack::VERSION);
-    let target = packages.display().to_string();
-    let machine = format!("manylinux2014_{}", std::env::consts::ARCH);
-    let common = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"];
-    let of_base = ["--implementation=cp", "--python-version", PYTHON, "--platform", &machine, "--target", &target];
-    pip.run(&[&common[..], &of_base[..], &[requirement.as_str()]].concat()).await?;
-    let dockerfile = context.join("Dockerfile");
-    std::fs::write(&dockerfile, include_str!("emulator.dockerfile")).map_err(unusable(&dockerfile))?;
-    let base = format!("BASE={base}");
-    docker.run(&["build", "--tag", &image, "--build-arg", &base, &context.display().to_string()]).await?;
-    Ok(image)
 }
 
 /// Returns an image with the binaries of this workspace, without debug information.

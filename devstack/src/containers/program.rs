@@ -12,7 +12,7 @@ use tokio::process::Command;
 /// What a build that compiles everything takes, and some. Anything else is much faster.
 const TIMEOUT: Duration = Duration::from_secs(3600);
 /// What is passed on of this process's environment. The rest could be settings of another stack, which compose would read.
-const PASSED_ON: [&str; 14] = [
+const PASSED_ON: [&str; 17] = [
     "PATH",
     "HOME",
     "USER",
@@ -26,6 +26,9 @@ const PASSED_ON: [&str; 14] = [
     "HTTPS_PROXY",
     "NO_PROXY",
     "SSL_CERT_FILE",
+    "NODE_EXTRA_CA_CERTS",
+    "CARGO_HOME",
+    "RUSTUP_HOME",
     "TERM",
 ];
 

@@ -1,13 +1,22 @@
 //! What is done to the running containers, and what must come of it.
 
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
 use super::client::Client;
 use super::compose::{Project, text};
+use super::dashboard::{Dashboard, SCRAPE_SECONDS};
 use super::engine::Engine;
+use super::grafana::Grafana;
+use super::job_trace::{Began, Viewer};
+use super::prometheus::Prometheus;
 use super::{ContainersError, hardening, step, wrong};
+
+/// Pictures that are cheap to paint and a lease that ends soon: a killed worker's jobs come back after that.
+pub(super) const SETTINGS: [(&str, &str); 3] =
+    [("MODEL_DETAIL", "cheap"), ("MODEL_LATENCY", "300ms"), ("LEASE_SECONDS", "20")];
 
 /// For twenty jobs a worker with one core needs some ten seconds; two busy cores are shared with everything else.
 const JOBS_TIMEOUT: Duration = Duration::from_secs(120);
@@ -17,22 +26,36 @@ const RECOVERY_TIMEOUT: Duration = Duration::from_secs(180);
 const SLOTS: u64 = 16;
 
 /// Runs it all. Whatever comes of it, the caller takes the containers away.
-pub(super) async fn run(project: &Project, engine: &Engine) -> Result<(), ContainersError> {
+pub(super) async fn run(project: &Project, engine: &Engine, workspace: &Path) -> Result<(), ContainersError> {
+    let prometheus = Prometheus::new(project.prometheus);
+    let viewer = Viewer::new(project.jaeger);
     let client = Client::new(project.api, project.bedrock, project.cdn);
     step("up, and everything is healthy", project.up(1)).await?;
     step("as little as possible is allowed", hardening::check(project, engine)).await?;
 
     let mut jobs: u64 = 20;
+    let began = Began::new();
+    step("the viewer of traces answers", viewer.answers()).await?;
     let first = step("20 jobs, and their pictures from the CDN", async {
-        let ids = client.submit(prompts("a lighthouse", 20, "300ms")).await?;
+        let mut ids = client.submit(prompts("a lighthouse", 19, "300ms")).await?;
+        ids.push(client.submit_traced("a traced lighthouse", &began.traceparent()).await?);
         let views = client.succeeded(&ids, JOBS_TIMEOUT).await?;
         client.fetch(&views).await?;
         Ok(views)
     })
     .await?;
     exactly(jobs, client.paid().await?)?;
+    step("one trace shows the way of a job through both services", viewer.shows_the_way_of(&began)).await?;
 
     step("--scale worker=3", project.up(3)).await?;
+    step("Prometheus scrapes the API and each of the three workers", async {
+        for service in ["api", "worker"] {
+            prometheus.scrapes(service, &project.admin_addresses(service).await?).await?;
+        }
+        Ok(())
+    })
+    .await?;
+    let since = SystemTime::now();
     let taken_over = step("one of three workers is killed, the emulator restarts", async {
         let ids = client.submit(prompts("a storm", 40, "4s")).await?;
         // 40 jobs for 48 slots: when 33 are begun, no worker can be without one.
@@ -51,6 +74,15 @@ pub(super) async fn run(project: &Project, engine: &Engine) -> Result<(), Contai
         return Err(wrong("the kill", "no job was taken over, so nothing has been shown: were they done before it?"));
     }
     at_most(jobs, SLOTS, client.paid().await?)?;
+    jobs += 12;
+    step("every query of the dashboard finds something of that", async {
+        // A histogram is there from its first value on, so its rate needs a second one: the workers that took the 40 at
+        // once, between two scrapes, have waits in the queue now, and get more.
+        let ids = client.submit(prompts("a village", 12, "300ms")).await?;
+        client.succeeded(&ids, JOBS_TIMEOUT).await?;
+        shown(project, &prometheus, workspace, since).await
+    })
+    .await?;
     step("pictures from before the restart, from the bucket", async {
         client.empty_the_cache().await?;
         client.fetch(&first).await
@@ -74,6 +106,34 @@ pub(super) async fn run(project: &Project, engine: &Engine) -> Result<(), Contai
     .await?;
     jobs += 8;
     at_most(jobs, SLOTS, client.paid().await?)
+}
+
+/// Checks that each panel has had something to draw since a moment at which three workers ran.
+async fn shown(
+    project: &Project,
+    prometheus: &Prometheus,
+    workspace: &Path,
+    since: SystemTime,
+) -> Result<(), ContainersError> {
+    let dashboard = Dashboard::read(workspace)?;
+    let queries = dashboard.queries(SCRAPE_SECONDS)?;
+    let found = prometheus.finds(&queries, since).await?;
+    println!("    {} queries of {} panels have data", found.len(), dashboard.panels());
+    // Data that is zero throughout would be that of idle workers.
+    for busy in ["Deliveries by outcome (A)", "Deliveries in flight (A)", "Published (A)", "Model calls (A)"] {
+        let max = found.get(busy).copied();
+        if max.is_none_or(|max| max <= 0.0) {
+            return Err(wrong(format!("the panel {busy}"), format!("its largest value is {max:?}")));
+        }
+    }
+    let workers = found.get("Workers that answer (A)").copied();
+    if workers != Some(3.0) {
+        return Err(wrong("the panel of the workers", format!("it showed {workers:?} of 3 at most")));
+    }
+    match project.grafana {
+        Some(grafana) => Grafana::new(grafana).shows(dashboard.panels()).await,
+        None => Ok(()),
+    }
 }
 
 /// Different prompts: a job is its prompt, and so is a picture.

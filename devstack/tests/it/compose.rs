@@ -98,3 +98,15 @@ fn the_dashboard_shows_every_metric_of_the_documents_and_no_other() {
     }
     assert!(read("observability/grafana/provisioning/datasources/prometheus.yml").contains("uid: prometheus"));
 }
+
+#[test]
+fn the_preview_has_the_version_of_grafana_that_the_compose_file_starts() {
+    let manifest: serde_json::Value = serde_json::from_str(&read("observability/preview/package.json")).unwrap();
+    let compose = read("docker-compose.yml");
+    for package in ["@grafana/data", "@grafana/schema", "@grafana/ui"] {
+        let version = manifest["dependencies"][package].as_str().unwrap();
+        assert!(compose.contains(&format!("grafana/grafana:{version}}}")), "{package} is {version}");
+    }
+    // Whoever installs it has a registry of their own.
+    assert!(!read("observability/preview/package-lock.json").contains("\"resolved\""));
+}

@@ -1,5 +1,7 @@
 //! `TraceCollector`: takes spans by OTLP over HTTP, as an OpenTelemetry collector does, and keeps them to be looked at.
 
+pub mod jaeger;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,6 +13,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use clap::Args;
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{Span as WireSpan, span::SpanKind, status::StatusCode as SpanStatus};
@@ -46,29 +49,56 @@ pub struct CollectedSpan {
     pub events: Vec<String>,
 }
 
-/// A collector on a free loopback port. Ends when dropped.
+/// Settings of `cargo dev traces`.
+#[derive(Debug, Clone, Args)]
+pub struct TracesArgs {
+    /// Address that takes OTLP over HTTP. Port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:4318", value_name = "HOST:PORT")]
+    pub otlp_addr: SocketAddr,
+    /// Address that shows what was taken, as `GET /api/traces/{trace_id}` of Jaeger does. Port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:16686", value_name = "HOST:PORT")]
+    pub query_addr: SocketAddr,
+}
+
+/// What was taken, shared with whoever shows it.
+type Kept = Arc<Mutex<Vec<CollectedSpan>>>;
+
+/// A collector. It keeps everything, so it is for a test or an afternoon. Ends when dropped.
 #[derive(Debug)]
 pub struct TraceCollector {
     local_addr: SocketAddr,
-    spans: Arc<Mutex<Vec<CollectedSpan>>>,
-    server: JoinHandle<()>,
+    spans: Kept,
+    servers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl TraceCollector {
-    /// Starts to take spans.
+    /// Starts to take spans on a free loopback port.
     ///
     /// # Errors
     /// When no port can be had.
     pub async fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let local_addr = listener.local_addr()?;
-        let spans = Arc::new(Mutex::new(Vec::new()));
+        Self::listen((Ipv4Addr::LOCALHOST, 0).into()).await
+    }
+
+    /// Starts to take spans at an address.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub async fn listen(addr: SocketAddr) -> io::Result<Self> {
+        let spans = Kept::default();
         let router = Router::new().route("/v1/traces", post(take)).with_state(Arc::clone(&spans));
-        #[expect(clippy::disallowed_methods, reason = "aborted when the collector is dropped")]
-        let server = tokio::spawn(async move {
-            axum::serve(listener, router).await.ok();
-        });
-        Ok(Self { local_addr, spans, server })
+        let (local_addr, server) = serve(addr, router).await?;
+        Ok(Self { local_addr, spans, servers: Mutex::new(vec![server]) })
+    }
+
+    /// Shows what it has at an address, which it returns, in the form of Jaeger's query API.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub async fn show(&self, addr: SocketAddr) -> io::Result<SocketAddr> {
+        let (addr, server) = serve(addr, jaeger::router(Arc::clone(&self.spans))).await?;
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).push(server);
+        Ok(addr)
     }
 
     /// Returns what to set `OTEL_EXPORTER_OTLP_ENDPOINT` to.
@@ -86,11 +116,24 @@ impl TraceCollector {
 
 impl Drop for TraceCollector {
     fn drop(&mut self) {
-        self.server.abort();
+        for server in self.servers.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            server.abort();
+        }
     }
 }
 
-async fn take(State(kept): State<Arc<Mutex<Vec<CollectedSpan>>>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn serve(addr: SocketAddr, router: Router) -> io::Result<(SocketAddr, JoinHandle<()>)> {
+    let taken = |error: io::Error| io::Error::new(error.kind(), format!("{addr} cannot be listened on: {error}"));
+    let listener = TcpListener::bind(addr).await.map_err(taken)?;
+    let addr = listener.local_addr()?;
+    #[expect(clippy::disallowed_methods, reason = "aborted when the collector is dropped")]
+    let server = tokio::spawn(async move {
+        axum::serve(listener, router).await.ok();
+    });
+    Ok((addr, server))
+}
+
+async fn take(State(kept): State<Kept>, headers: HeaderMap, body: Bytes) -> Response {
     if headers.get(header::CONTENT_TYPE).is_none_or(|given| given != PROTOBUF) {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
