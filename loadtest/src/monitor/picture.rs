@@ -37,7 +37,7 @@ fn of_buffer(buffer: &Buffer) -> String {
     putln!(
         svg,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:.0} {:.0}\" font-family=\"ui-monospace,'DejaVu Sans \
-         Mono',Consolas,monospace\" font-size=\"14\" xml:space=\"preserve\">\n<rect width=\"100%\" height=\"100%\" rx=\"8\" \
+         Mono',Consolas,monospace\" font-size=\"14\">\n<rect width=\"100%\" height=\"100%\" rx=\"8\" \
          fill=\"{BACKGROUND}\"/>",
         width + 2.0 * PADDING,
         height + 2.0 * PADDING
@@ -60,7 +60,8 @@ fn of_buffer(buffer: &Buffer) -> String {
                 cells * CELL.0,
                 color(first.fg, first.modifier),
                 if first.modifier.contains(Modifier::BOLD) { " font-weight=\"bold\"" } else { "" },
-                crate::report::escaped(&text)
+                // Several blanks would be drawn as one.
+                crate::report::escaped(&text).replace(' ', "\u{a0}")
             );
         }
     }
@@ -97,6 +98,7 @@ mod tests {
         assert!(svg.contains("fill=\"#ff7b72\" font-weight=\"bold\">3</text>"), "{svg}");
         assert!(svg.contains("fill=\"#56d364\" font-weight=\"bold\">17</text>"), "{svg}");
         assert!(svg.contains("&lt;b&gt;") && !svg.contains("<b>"), "{svg}");
+        assert!(svg.contains("dead\u{a0}letters\u{a0}\u{a0}"), "{svg}");
         assert!(!svg.replace("http://www.w3.org/", "").contains("http"), "{svg}");
     }
 }

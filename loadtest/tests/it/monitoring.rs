@@ -36,7 +36,10 @@ async fn the_local_stack_is_seen_through_its_admin_ports_and_its_queue() {
     let output = live.command(&format!("monitor --once --svg {picture}")).output().await.unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let svg = std::fs::read_to_string(picture).unwrap();
-    assert!(svg.starts_with("<svg") && svg.contains("Storage and CDN") && svg.contains("circuit-open"), "{svg}");
+    assert!(
+        svg.starts_with("<svg") && svg.contains("Storage\u{a0}and\u{a0}CDN") && svg.contains("circuit-open"),
+        "{svg}"
+    );
     // Without a terminal and without --once there is nothing to draw on.
     let output = live.command("monitor").output().await.unwrap();
     assert_eq!(output.status.code(), Some(64), "{}", said(&output));
