@@ -30,7 +30,7 @@ const PIPELINE: PythonServer = PythonServer {
 };
 
 /// All of its services, in the region that Terraform deploys to by default.
-pub(crate) const EVERYTHING: PythonServer = PythonServer {
+const EVERYTHING: PythonServer = PythonServer {
     env: &[
         ("MINISTACK_REGION", "ap-south-1"),
         ("BIND_HOST", "127.0.0.1"),
@@ -42,7 +42,7 @@ pub(crate) const EVERYTHING: PythonServer = PythonServer {
 
 /// The same, which also understands the AWS SDK for Rust when it talks to `CloudWatch`: in CBOR, for which it has no
 /// requirement of its own.
-const WITH_METRICS: PythonServer = PythonServer { further: &["cbor2==6.3.0"], ..EVERYTHING };
+pub(crate) const WITH_METRICS: PythonServer = PythonServer { further: &["cbor2==6.3.0"], ..EVERYTHING };
 
 /// A running `MiniStack`, with empty services that forget everything. Dropping it kills it, and it does not outlive this
 /// process.

@@ -17,6 +17,8 @@ pub enum Failure {
     Usage(String),
     /// It can, and something else went wrong.
     Fault(String),
+    /// Ctrl-C or SIGTERM came before there was something to report.
+    Interrupted(String),
 }
 
 impl Failure {
@@ -30,19 +32,20 @@ impl Failure {
         Self::Fault(text.to_string())
     }
 
-    /// Returns the exit code: 64 for a refusal, 1 for everything else.
+    /// Returns the exit code: 64 for a refusal, 130 for a signal, 1 for everything else.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) => ExitCode::from(EXIT_USAGE),
             Self::Fault(_) => ExitCode::FAILURE,
+            Self::Interrupted(_) => ExitCode::from(EXIT_INTERRUPTED),
         }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Usage(text) | Self::Fault(text)) = self;
+        let (Self::Usage(text) | Self::Fault(text) | Self::Interrupted(text)) = self;
         f.write_str(text)
     }
 }

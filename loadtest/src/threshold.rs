@@ -42,15 +42,14 @@ struct Threshold {
 
 /// What a threshold is about.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(untagged)]
+#[serde(try_from = "String")]
 enum Subject {
     Latency(Metric),
     Number(Number),
 }
 
 /// A number that is no latency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Number {
     /// Failed operations, in % of all.
     ErrorPercent,
@@ -95,6 +94,45 @@ pub struct Verdict {
     pub passed: bool,
 }
 
+impl Number {
+    const ALL: [Self; 5] =
+        [Self::ErrorPercent, Self::AvailabilityPercent, Self::CacheHitPercent, Self::Duplicates, Self::ScaleOutSeconds];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::ErrorPercent => "error_percent",
+            Self::AvailabilityPercent => "availability_percent",
+            Self::CacheHitPercent => "cache_hit_percent",
+            Self::Duplicates => "duplicates",
+            Self::ScaleOutSeconds => "scale_out_seconds",
+        }
+    }
+}
+
+impl Subject {
+    fn all() -> impl Iterator<Item = Self> {
+        Metric::ALL.map(Self::Latency).into_iter().chain(Number::ALL.map(Self::Number))
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Latency(metric) => metric.as_str(),
+            Self::Number(number) => number.as_str(),
+        }
+    }
+}
+
+impl TryFrom<String> for Subject {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        Self::all().find(|subject| subject.as_str() == name).ok_or_else(|| {
+            let known: Vec<&str> = Self::all().map(Self::as_str).collect();
+            format!("there is no metric {name:?}: there are {}", known.join(", "))
+        })
+    }
+}
+
 impl Thresholds {
     /// Reads a file, or takes that of the repository.
     ///
@@ -111,6 +149,11 @@ impl Thresholds {
             None => ("thresholds.toml".to_owned(), DEFAULT.to_owned()),
         };
         let parsed: Self = toml::from_str(&text).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
+        if parsed.threshold.is_empty() {
+            return Err(Failure::usage(format!(
+                "{name} has no [[threshold]]: a run that is held to nothing cannot fail"
+            )));
+        }
         for threshold in &parsed.threshold {
             threshold.validate().map_err(|reason| Failure::usage(format!("{name}: {:?} {reason}", threshold.name)))?;
         }
@@ -191,16 +234,7 @@ impl fmt::Display for Threshold {
         if let Some(statistic) = self.statistic {
             write!(f, "{} of ", format!("{statistic:?}").to_lowercase())?;
         }
-        match self.metric {
-            Subject::Latency(metric) => f.write_str(metric.as_str())?,
-            Subject::Number(number) => f.write_str(match number {
-                Number::ErrorPercent => "error_percent",
-                Number::AvailabilityPercent => "availability_percent",
-                Number::CacheHitPercent => "cache_hit_percent",
-                Number::Duplicates => "duplicates",
-                Number::ScaleOutSeconds => "scale_out_seconds",
-            })?,
-        }
+        f.write_str(self.metric.as_str())?;
         for (sign, bound) in [("<", self.below), (">", self.above), ("<=", self.at_most)] {
             if let Some(bound) = bound {
                 write!(f, " {sign} {bound}")?;
@@ -346,7 +380,13 @@ mod tests {
             let error = threshold(rest);
             assert!(error.contains("mine") && error.contains(part), "{error}");
         }
-        assert!(threshold("metric = \"uploads\"\nbelow = 1").contains("line"));
+        let error = threshold("metric = \"uploads\"\nbelow = 1");
+        assert!(
+            error.contains("line 3") && error.contains("\"uploads\"") && error.contains("upload_seconds"),
+            "{error}"
+        );
+        assert!(threshold("metric = \"upload_seconds\"\nstatistic = \"p96\"\nbelow = 1").contains("`p95`"));
+        assert!(parse("# none yet\n").unwrap_err().contains("cannot fail"));
         assert!(parse("[[treshold]]\n").unwrap_err().contains("treshold"));
     }
 }

@@ -17,7 +17,7 @@ pub enum Emulator {
 impl Emulator {
     pub(super) fn server(self) -> PythonServer {
         match self {
-            Self::Ministack => ministack::EVERYTHING,
+            Self::Ministack => ministack::WITH_METRICS,
             Self::Moto => moto::EVERYTHING,
         }
     }

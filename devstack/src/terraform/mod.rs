@@ -1,8 +1,10 @@
 //! `cargo dev terraform`: applies the configuration to emulators, plans again, runs the pipeline on it, destroys it.
 
 mod drift;
+mod edge;
 mod emulator;
 mod instance;
+mod load;
 mod pipeline;
 mod program;
 mod user_data;
@@ -17,6 +19,7 @@ use thiserror::Error;
 
 use crate::python_server::PythonServerError;
 use drift::{Gaps, GapsError};
+use load::Load;
 use pipeline::{PipelineError, Site};
 use program::Terraform;
 
@@ -126,11 +129,16 @@ async fn on(
         return Err(ProofError::Stale { list, differences: compared.stale });
     }
 
+    let site = Site { state: &state, endpoint, binaries, logs: dir.join("terraform/logs"), folder: &folder };
     if emulator.runs_the_pipeline() {
-        let site = Site { state: &state, endpoint, binaries, logs: dir.join("terraform/logs") };
         let seen = progress("one job with the environment of the launch templates", pipeline::prove(&site)).await?;
         println!("    a picture of {} bytes from {}", seen.bytes, seen.url);
+        println!("    cargo loadtest run --terraform-dir: {}", seen.load);
+        println!("    cargo loadtest monitor --terraform-dir: {}", seen.monitor);
         println!("    the instance was taken: {}", seen.drained);
+    } else {
+        let seen = progress("the monitor", Load::new(&site).monitor(false)).await?;
+        println!("    cargo loadtest monitor --terraform-dir: {seen}");
     }
 
     run(with_variables(&["destroy", "-input=false", "-no-color", "-auto-approve"])).await?;

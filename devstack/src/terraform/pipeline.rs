@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::instance::Instance;
+use super::load::Load;
 use super::user_data::{UserDataError, environment};
 use crate::bedrock::{BedrockOptions, BedrockStandIn};
 use crate::stack::NotReady;
@@ -45,6 +46,10 @@ pub(super) struct Seen {
     /// Where the record says the picture is.
     pub(super) url: String,
     pub(super) bytes: usize,
+    /// What came of a load through the distribution.
+    pub(super) load: String,
+    /// What the load generator's monitor saw.
+    pub(super) monitor: String,
     /// How the worker ended when the group took its instance.
     pub(super) drained: String,
 }
@@ -57,9 +62,11 @@ pub(super) struct Site<'a> {
     pub(super) endpoint: &'a str,
     pub(super) binaries: &'a Path,
     pub(super) logs: PathBuf,
+    /// Where it was applied.
+    pub(super) folder: &'a Path,
 }
 
-fn wrong<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> PipelineError {
+pub(super) fn wrong<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> PipelineError {
     move |reason| PipelineError::Wrong { what, reason: reason.to_string() }
 }
 
@@ -67,7 +74,8 @@ fn start_failed(what: &'static str) -> impl FnOnce(std::io::Error) -> PipelineEr
     move |source| PipelineError::Start { what, source }
 }
 
-/// Starts both binaries, lets them make one picture, fetches it through the distribution, and takes the instance away.
+/// Starts both binaries, lets them make one picture, fetches it through the distribution, sends some load the same way, and takes
+/// the instance away.
 ///
 /// Only endpoints and listeners differ from the launch template: see [`endpoints`].
 pub(super) async fn prove(site: &Site<'_>) -> Result<Seen, PipelineError> {
@@ -104,9 +112,12 @@ pub(super) async fn prove(site: &Site<'_>) -> Result<Seen, PipelineError> {
         }
         let url = picture(&http, listen, &key).await?;
         let bytes = fetch(&http, site.endpoint, &url).await?;
+        let generator = Load::new(site);
+        let load = generator.run(&http, listen, &key).await?;
+        let monitor = generator.monitor(true).await?;
         instance.terminate();
         let drained = ended(&processes[1]).await?;
-        Ok(Seen { url, bytes, drained })
+        Ok(Seen { url, bytes, load, monitor, drained })
     }
     .await;
     for process in processes {

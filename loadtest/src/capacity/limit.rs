@@ -165,9 +165,13 @@ impl Found {
             Some(rate) => putln!(text, "\ncapacity: {rate:.2} jobs a second"),
             None => putln!(text, "\ncapacity: below the first step"),
         }
-        match &self.limit {
-            Some(limit) => putln!(text, "limit: {}: {}", limit.resource, limit.because),
-            None => putln!(text, "limit: not reached; raise --max"),
+        match (&self.limit, &self.ended_early) {
+            (Some(limit), _) => putln!(text, "limit: {}: {}", limit.resource, limit.because),
+            (None, Some(reason)) => putln!(text, "limit: not reached: {reason}"),
+            (None, None) => putln!(text, "limit: not reached; raise --max"),
+        }
+        if let (Some(_), Some(reason)) = (&self.limit, &self.ended_early) {
+            putln!(text, "the search is not over: {reason}");
         }
         text
     }

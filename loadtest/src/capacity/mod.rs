@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::failure::{EXIT_INTERRUPTED, EXIT_THRESHOLD, Failure};
 use crate::report::{self, Report};
-use crate::run::{self, Plan, conduct, duration, rate};
+use crate::run::{self, Plan, Signals, conduct, duration, rate};
 use crate::scenario::Scenario;
 use crate::target::{Target, TargetArgs};
 use crate::threshold::Thresholds;
@@ -41,6 +41,12 @@ pub struct CapacityArgs {
     /// The search ends when the rate is known to so many percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=50))]
     precision: u8,
+    /// How long jobs under way may take after a step, such as `30s`.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
+    drain: Duration,
+    /// Most jobs that are submitted in the whole search. Needed on a deployment, where each costs money.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_jobs: Option<u64>,
     /// Different pictures that are asked for: with few of them the local model's stand-in does not spend its time painting.
     /// 0 asks for another one each time.
     #[arg(long, value_name = "N", default_value_t = 24)]
@@ -83,6 +89,8 @@ struct Found {
     capacity: Option<f64>,
     /// What stood in the way of more; None when the highest rate passed.
     limit: Option<Limit>,
+    /// Why it ended before it was over.
+    ended_early: Option<String>,
     steps: Vec<Step>,
 }
 
@@ -96,16 +104,33 @@ pub async fn capacity(args: &CapacityArgs) -> Result<ExitCode, Failure> {
     }
     let thresholds = Thresholds::read(args.thresholds.as_deref())?;
     let target = args.target.discover()?;
+    if !target.is_local() && args.max_jobs.is_none() {
+        return Err(Failure::usage("--max-jobs is missing: on a deployment each job of the search is a paid picture"));
+    }
+    if let Some(max) = args.max_jobs.filter(|max| *max < args.jobs_at(args.start)) {
+        let first = args.jobs_at(args.start);
+        return Err(Failure::usage(format!(
+            "--max-jobs {max} is below the {first} of the first step: raise it, or lower --start"
+        )));
+    }
     Portal::new(&target)?.greet().await?;
+    let mut signals = Signals::listen();
     let mut search = Search::new(args.start, args.max, f64::from(args.precision) / 100.0);
     let mut steps = Vec::new();
     let mut first_failure: Option<(f64, Report)> = None;
+    let (mut jobs, mut interrupted, mut ended_early) = (0, false, None);
     while let Some(rate) = search.next() {
-        let report = step(args, rate, &target, &thresholds).await?;
-        if report.interrupted {
-            eprintln!("interrupted");
-            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+        if let Some(max) = args.max_jobs.filter(|max| jobs + args.jobs_at(rate) > *max) {
+            ended_early = Some(format!("{rate:.2} jobs a second would go beyond --max-jobs {max}"));
+            break;
         }
+        let left = args.max_jobs.map(|max| max - jobs);
+        let report = step(args, rate, left, &target, &thresholds, &mut signals).await?;
+        if report.interrupted {
+            interrupted = true;
+            break;
+        }
+        jobs += report.counts.jobs_accepted;
         let told = Step::new(rate, &report);
         eprintln!("{}", told.line());
         search.tried(rate, report.passed);
@@ -114,19 +139,47 @@ pub async fn capacity(args: &CapacityArgs) -> Result<ExitCode, Failure> {
             first_failure = Some((rate, report));
         }
         steps.push(told);
-        settle(&target).await?;
+        tokio::select! {
+            settled = settle(&target) => settled?,
+            () = signals.received() => {
+                interrupted = true;
+                break;
+            }
+        }
     }
-    let found =
-        Found { capacity: search.best(), limit: first_failure.as_ref().map(|(_, report)| limit(report)), steps };
+    if interrupted {
+        ended_early = Some("interrupted".to_owned());
+    }
+    let limit = first_failure.as_ref().map(|(_, report)| limit(report));
+    let found = Found { capacity: search.best(), limit, ended_early, steps };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&found).map_err(Failure::fault)?);
     } else {
         println!("{}", found.table());
     }
+    if interrupted {
+        eprintln!("interrupted: the search is not over, what was found until then is above");
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    }
     Ok(if found.capacity.is_some() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_THRESHOLD) })
 }
 
-async fn step(args: &CapacityArgs, rate: f64, target: &Target, thresholds: &Thresholds) -> Result<Report, Failure> {
+impl CapacityArgs {
+    /// Jobs that a step of this rate brings, on average.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most 10000 a second for a week")]
+    fn jobs_at(&self, rate: f64) -> u64 {
+        (rate * self.step.as_secs_f64()).ceil() as u64
+    }
+}
+
+async fn step(
+    args: &CapacityArgs,
+    rate: f64,
+    max_jobs: Option<u64>,
+    target: &Target,
+    thresholds: &Thresholds,
+    signals: &mut Signals,
+) -> Result<Report, Failure> {
     let scenario = Scenario::named("capacity").expect("it is in the list");
     let plan = Plan {
         scenario: scenario.name.to_owned(),
@@ -136,17 +189,18 @@ async fn step(args: &CapacityArgs, rate: f64, target: &Target, thresholds: &Thre
         spread: Spread::Poisson,
         duration: args.step,
         ramp: scenario.ramp,
-        drain: Duration::from_secs(60),
+        drain: args.drain,
         pictures: 0,
         haste: 1,
         distinct: (args.distinct > 0).then_some(args.distinct),
-        max_jobs: None,
+        max_jobs,
         seed: 1,
     };
     let name = format!("capacity-{}-{rate:.2}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
     let folder = report::create_folder(&args.reports, &name)?;
     let prompts = |what: &str| Prompts::read(None, &run::tag(what), plan.distinct);
-    let report = conduct(&plan, target, thresholds, &prompts).await?;
+    let report = conduct(&plan, target, thresholds, &prompts, signals).await;
+    let report = report.inspect_err(|_| report::remove_empty(&folder))?;
     report.write(&folder)?;
     Ok(report)
 }

@@ -21,21 +21,60 @@ pub struct Latency {
     judged: Histogram<u64>,
 }
 
-/// Quantiles of one metric, in seconds.
+/// Quantiles of one metric, in seconds. A quantile is the smallest latency that at least this share of all is not above.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Quantiles {
     /// Latencies measured.
     pub samples: u64,
     /// Added by the correction for coordinated omission, closed users only.
     pub added: u64,
+    #[serde(serialize_with = "brief")]
     pub mean: f64,
+    #[serde(serialize_with = "brief")]
     pub p50: f64,
+    #[serde(serialize_with = "brief")]
     pub p90: f64,
+    #[serde(serialize_with = "brief")]
     pub p95: f64,
+    #[serde(serialize_with = "brief")]
     pub p99: f64,
+    #[serde(serialize_with = "brief")]
     pub max: f64,
     /// p95 of the samples alone: without the correction, and from the begin instead of the due time.
+    #[serde(serialize_with = "brief")]
     pub measured_p95: f64,
+}
+
+/// What is told of a piece of time: as much as is drawn, since a report has hundreds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outline {
+    pub samples: u64,
+    #[serde(serialize_with = "brief")]
+    pub p50: f64,
+    #[serde(serialize_with = "brief")]
+    pub p95: f64,
+    #[serde(serialize_with = "brief")]
+    pub p99: f64,
+}
+
+impl From<Quantiles> for Outline {
+    fn from(all: Quantiles) -> Self {
+        Self { samples: all.samples, p50: all.p50, p95: all.p95, p99: all.p99 }
+    }
+}
+
+/// Rounds to a millionth, and to four digits above: the histograms know no more.
+#[must_use]
+pub fn rounded(value: f64) -> f64 {
+    let digits = if value > 0.0 { (3.0 - value.log10().floor()).clamp(0.0, 6.0) } else { 6.0 };
+    let scale = 10.0_f64.powf(digits);
+    (value * scale).round() / scale
+}
+
+/// Writes a number [`rounded`].
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+pub(crate) fn brief<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(rounded(*value))
 }
 
 impl Default for Latency {
@@ -133,6 +172,12 @@ mod tests {
         assert_eq!((quantiles.samples, quantiles.added), (91, 9));
         assert!(close(quantiles.p95, 5.0), "{quantiles:?}");
         assert!(close(quantiles.measured_p95, 0.01), "{quantiles:?}");
+    }
+
+    #[test]
+    fn numbers_are_written_with_as_many_digits_as_are_known() {
+        let written = [0.016_571_428_571, 0.003_327, 0.000_887, 2.782_939_4, 18.416_2, 1234.56, 0.0].map(rounded);
+        assert_eq!(written, [0.016_57, 0.003_327, 0.000_887, 2.783, 18.42, 1235.0, 0.0]);
     }
 
     #[test]

@@ -6,7 +6,8 @@ mod start;
 
 use serde::{Deserialize, Serialize};
 
-pub use latency::{Latency, Quantiles};
+pub(crate) use latency::brief;
+pub use latency::{Latency, Outline, Quantiles, rounded};
 pub use recorder::{Bucket, Counts, Measured, Picture, Recorder};
 pub use start::{Cadence, Start, Timing};
 
@@ -44,6 +45,10 @@ impl Metric {
         Self::CdnDownloadSeconds,
         Self::StartDelaySeconds,
     ];
+
+    /// Those that are told over time as well.
+    pub const OVER_TIME: [Self; 4] =
+        [Self::AcceptSeconds, Self::QueueWaitSeconds, Self::TimeToPictureSeconds, Self::CdnDownloadSeconds];
 
     /// Returns the word used in thresholds, JSON and CSV.
     #[must_use]

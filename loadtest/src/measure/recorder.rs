@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Latency, Metric, Operation, Problem, Quantiles, Start, Timing};
+use super::{Latency, Metric, Operation, Outline, Problem, Quantiles, Start, Timing};
 
 /// An arrival that begins this much after it was due is late. Timers of the runtime are good to a millisecond or two.
 const LATE: Duration = Duration::from_millis(50);
@@ -38,37 +38,58 @@ struct Slot {
     counts: Counts,
 }
 
-/// What was counted.
+/// What was counted. What is 0 is not written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counts {
     /// Requests and ended jobs.
+    #[serde(skip_serializing_if = "is_zero")]
     pub operations: u64,
     /// Those that failed.
+    #[serde(skip_serializing_if = "is_zero")]
     pub failed: u64,
     /// Requests to API and CDN.
+    #[serde(skip_serializing_if = "is_zero")]
     pub requests: u64,
     /// Those that the system did not answer: 5xx, broken connection, time-out.
+    #[serde(skip_serializing_if = "is_zero")]
     pub unavailable: u64,
     /// Jobs that the API accepted.
+    #[serde(skip_serializing_if = "is_zero")]
     pub jobs_accepted: u64,
     /// Jobs whose picture was downloaded.
+    #[serde(skip_serializing_if = "is_zero")]
     pub pictures: u64,
     /// Jobs that had not ended when the run was over.
+    #[serde(skip_serializing_if = "is_zero")]
     pub jobs_unfinished: u64,
     /// Status reads answered with 304.
+    #[serde(skip_serializing_if = "is_zero")]
     pub not_modified: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     pub cache_hits: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     pub cache_misses: u64,
     /// Arrivals of the open model.
+    #[serde(skip_serializing_if = "is_zero")]
     pub arrivals: u64,
     /// Those that began late.
+    #[serde(skip_serializing_if = "is_zero")]
     pub late_starts: u64,
     /// Arrivals that were due and never began, because every user was busy until the end.
+    #[serde(skip_serializing_if = "is_zero")]
     pub missed_starts: u64,
     /// Two ids with one URL or one picture, and model calls beyond one for each job.
+    #[serde(skip_serializing_if = "is_zero")]
     pub duplicates: u64,
     /// Bytes of pictures downloaded.
+    #[serde(skip_serializing_if = "is_zero")]
     pub bytes: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A picture that was published.
@@ -98,7 +119,7 @@ pub struct Bucket {
     pub at_seconds: f64,
     /// Its length.
     pub seconds: f64,
-    pub latencies: BTreeMap<Metric, Quantiles>,
+    pub latencies: BTreeMap<Metric, Outline>,
     pub counts: Counts,
 }
 
@@ -113,7 +134,9 @@ impl Recorder {
     pub fn time(&self, metric: Metric, timing: Timing) {
         let mut state = self.lock();
         state.latencies[metric.index()].add(timing);
-        self.slot(&mut state).latencies.entry(metric).or_insert_with(Latency::coarse).add(timing);
+        if Metric::OVER_TIME.contains(&metric) {
+            self.slot(&mut state).latencies.entry(metric).or_insert_with(Latency::coarse).add(timing);
+        }
     }
 
     /// Adds a duration that the system itself has measured.
@@ -165,7 +188,7 @@ impl Recorder {
         *self.lock().submitted_by_prompt.entry(prompt.to_owned()).or_default() += 1;
     }
 
-    /// Counts a picture, and notices one that was handed out for another job as well. The same `spec` (prompt and seed) may
+    /// Notices a picture that was handed out for another job as well. The same `spec` (prompt and seed) may
     /// give the same picture, with a URL of its own.
     pub fn published(&self, picture: &Picture, spec: &str) {
         let mut state = self.lock();
@@ -173,10 +196,7 @@ impl Recorder {
         let first = state.specs_by_picture.entry(picture.sha256.clone()).or_insert_with(|| spec.to_owned());
         let is_own = first == spec;
         drop(state);
-        self.count(|counts| {
-            counts.pictures += 1;
-            counts.duplicates += u64::from(!is_new_url || !is_own);
-        });
+        self.count(|counts| counts.duplicates += u64::from(!is_new_url || !is_own));
     }
 
     /// Compares the model's ledger, paid calls by prompt, with the jobs accepted, and counts what was paid beyond.
@@ -199,7 +219,11 @@ impl Recorder {
         let bucket = |(index, slot): (usize, &Slot)| Bucket {
             at_seconds: self.width.as_secs_f64() * f64::from(u32::try_from(index).unwrap_or(u32::MAX)),
             seconds: self.width.as_secs_f64(),
-            latencies: slot.latencies.iter().filter_map(|(metric, all)| Some((*metric, all.quantiles()?))).collect(),
+            latencies: slot
+                .latencies
+                .iter()
+                .filter_map(|(metric, all)| Some((*metric, all.quantiles()?.into())))
+                .collect(),
             counts: slot.counts.clone(),
         };
         Measured {

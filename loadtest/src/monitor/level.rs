@@ -26,7 +26,7 @@ struct Bounds {
 const AGE: Bounds = Bounds { watch: 300.0, bad: 600.0 };
 /// Percent of an instance; rendering waits when all cores are busy.
 const CPU: Bounds = Bounds { watch: 70.0, bad: 90.0 };
-/// Errors of S3 in five minutes; the seed document's alarm is at 10.
+/// 5xx of S3 in five minutes; the alarm `s3-errors` is at 10. A 4xx is no error: each poll of a queued job is one.
 const STORAGE_ERRORS: Bounds = Bounds { watch: 1.0, bad: 10.0 };
 /// Percent of slots in use: at the upper one every further job waits.
 const SLOTS: Bounds = Bounds { watch: 80.0, bad: 99.9 };
@@ -113,6 +113,32 @@ pub(super) fn alarm(state: &str) -> Level {
 mod tests {
     use super::*;
     use crate::watch::{CdnLook, GroupLook, QueueLook};
+
+    #[test]
+    fn the_bounds_are_those_of_the_alarms() {
+        let monitoring = include_str!("../../../terraform/monitoring.tf");
+        let threshold = |alarm: &str| -> f64 {
+            let (_, rest) = monitoring.split_once(alarm).unwrap_or_else(|| panic!("there is no {alarm}"));
+            let (_, rest) = rest.split_once(" threshold ").unwrap();
+            let number: String =
+                rest.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+            number.parse().unwrap()
+        };
+        assert_eq!(threshold("    oldest-message = {"), AGE.bad);
+        assert_eq!(threshold("    s3-errors = {"), STORAGE_ERRORS.bad);
+        assert_eq!(threshold("-cache-hit-rate\""), HITS_BAD);
+        assert_eq!(threshold("    dead-letter-queue-not-empty = {"), 0.0);
+    }
+
+    #[test]
+    fn errors_of_the_bucket_are_bad_and_refusals_are_not() {
+        use crate::watch::RequestsLook;
+        let level = |errors, refusals| {
+            let seen = RequestsLook { requests: Some(900.0), errors: Some(errors), refusals: Some(refusals) };
+            storage(&Look { storage: seen, ..Look::default() })
+        };
+        assert_eq!([level(0.0, 500.0), level(1.0, 0.0), level(10.0, 0.0)], [Level::Good, Level::Watch, Level::Bad]);
+    }
 
     #[test]
     fn levels_change_where_the_alarms_are() {

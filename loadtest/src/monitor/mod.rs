@@ -1,14 +1,17 @@
 //! `loadtest monitor`: the system at a glance, again and again.
 
 mod level;
+mod picture;
 mod screen;
 
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::failure::Failure;
@@ -35,33 +38,49 @@ pub struct MonitorArgs {
     /// Print JSON instead of the screen, for scripts.
     #[arg(long, requires = "once")]
     pub json: bool,
+    /// Draw the screen into an SVG as well.
+    #[arg(long, requires = "once", value_name = "FILE")]
+    pub svg: Option<PathBuf>,
     #[command(flatten)]
     pub target: TargetArgs,
 }
 
-/// Looks until `q`, Esc or Ctrl-C; once with `--once`.
+/// Looks until `q`, Esc, Ctrl-C or SIGTERM; once with `--once`.
 ///
 /// # Errors
-/// When there is nothing to look at, or no terminal to draw on.
+/// When there is nothing to look at, nothing of it answers, or there is no terminal to draw on.
 pub async fn monitor(args: &MonitorArgs) -> Result<ExitCode, Failure> {
     let target = args.target.discover()?;
     let mut watch = Watch::of(&target).await;
+    let every = Duration::from_secs(args.interval);
     if args.once {
         let look = once(&mut watch).await;
-        if args.json {
-            println!("{}", serde_json::to_string_pretty(&look).map_err(Failure::fault)?);
-        } else {
-            println!("{}", screen::text(&look));
-        }
-        return Ok(ExitCode::SUCCESS);
+        return show_once(args, &look, every);
     }
     if !io::stdout().is_terminal() {
         return Err(Failure::usage("there is no terminal to draw on: use --once, with --json for scripts"));
     }
     let mut terminal = ratatui::try_init().map_err(|error| Failure::fault(format!("the terminal: {error}")))?;
-    let ended = keep_drawing(&mut terminal, &mut watch, Duration::from_secs(args.interval)).await;
+    let ended = keep_drawing(&mut terminal, &mut watch, every).await;
     ratatui::restore();
     ended.map_err(|error| Failure::fault(format!("the terminal: {error}")))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_once(args: &MonitorArgs, look: &Look, every: Duration) -> Result<ExitCode, Failure> {
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(look).map_err(Failure::fault)?);
+    } else {
+        println!("{}", screen::text(look));
+    }
+    if let Some(file) = &args.svg {
+        let picture = picture::svg(look, every)?;
+        std::fs::write(file, picture)
+            .map_err(|error| Failure::usage(format!("--svg {} cannot be written: {error}", file.display())))?;
+    }
+    if look.is_blind() {
+        return Err(Failure::fault(format!("nothing of it answers: {}", look.gaps.join("; "))));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -77,22 +96,32 @@ pub async fn once(watch: &mut Watch) -> Look {
 
 async fn keep_drawing(terminal: &mut ratatui::DefaultTerminal, watch: &mut Watch, every: Duration) -> io::Result<()> {
     let mut keys = keys();
-    terminal.draw(|frame| draw(frame, &Look::default(), every))?;
-    let mut look = watch.look().await;
-    let mut due = tokio::time::Instant::now() + every.min(ONCE_GAP);
-    loop {
-        terminal.draw(|frame| draw(frame, &look, every))?;
-        tokio::select! {
-            () = tokio::time::sleep_until(due) => {
-                look = watch.look().await;
-                due = tokio::time::Instant::now() + every;
+    // Without this it would leave the terminal as it is while drawn on.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut look = Look::default();
+    let mut pause = Duration::ZERO;
+    for next_pause in std::iter::once(every.min(ONCE_GAP)).chain(std::iter::repeat(every)) {
+        // A system that does not answer keeps a look waiting, and not the person at the keyboard.
+        let due = tokio::time::Instant::now() + pause;
+        let looking = async {
+            tokio::time::sleep_until(due).await;
+            watch.look().await
+        };
+        tokio::pin!(looking);
+        look = loop {
+            terminal.draw(|frame| draw(frame, &look, every))?;
+            tokio::select! {
+                look = &mut looking => break look,
+                _ = terminate.recv() => return Ok(()),
+                event = keys.recv() => match event.transpose()? {
+                    Some(event) if !is_end(&event) => {}
+                    _ => return Ok(()),
+                },
             }
-            event = keys.recv() => match event.transpose()? {
-                Some(event) if !is_end(&event) => {}
-                _ => return Ok(()),
-            },
-        }
+        };
+        pause = next_pause;
     }
+    Ok(())
 }
 
 /// Reads keys and resizes of the terminal on a thread of their own, as long as the receiver is there.

@@ -100,9 +100,13 @@ fn workers(look: &Look) -> Vec<Row> {
 
 fn delivery(look: &Look) -> Vec<Row> {
     let storage = if look.target == "local" { "S3 writes" } else { "S3 requests" };
+    let errors = match look.storage.refusals {
+        Some(refusals) => format!("{} 5xx, {refusals:.0} 4xx", number(look.storage.errors, "")),
+        None => number(look.storage.errors, ""),
+    };
     vec![
         (storage, number(look.storage.requests, ""), level::storage(look)),
-        ("S3 errors", number(look.storage.errors, ""), level::storage(look)),
+        ("S3 errors", errors, level::storage(look)),
         ("CDN requests", number(look.cdn.requests, ""), level::cdn(look)),
         ("CDN hit ratio", number(look.cdn.hit_percent, " %"), level::cdn(look)),
         ("throttled calls", number(look.model.throttled, ""), throttled(look)),
@@ -204,7 +208,7 @@ mod tests {
             },
             group: GroupLook { desired: Some(3), in_service: Some(2), healthy: Some(2) },
             worker_cpu_percent: Some(93.4),
-            storage: RequestsLook { requests: Some(1800.0), errors: Some(0.0) },
+            storage: RequestsLook { requests: Some(1800.0), errors: Some(0.0), refusals: Some(25.0) },
             cdn: CdnLook { requests: Some(5400.0), hit_percent: Some(64.2) },
             alarms: vec![
                 alarm("api-down", "OK"),
@@ -232,6 +236,7 @@ mod tests {
         let local = Look {
             target: "local".to_owned(),
             slots: SlotsLook { busy: Some(32), all: Some(32) },
+            storage: RequestsLook { requests: Some(1800.0), errors: Some(0.0), refusals: None },
             model: ModelLook { calls: Some(40.0), throttled: Some(2.0) },
             machine: Some(MachineLook { cores: 2, busy_percent: 55.0 }),
             processes: vec![ProcessLook { name: "api".to_owned(), cpu_percent: 12.0 }],

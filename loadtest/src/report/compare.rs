@@ -38,9 +38,18 @@ struct Row {
 /// Prints what changed from one run to another.
 ///
 /// # Errors
-/// When one of them is no report.
+/// When one of them is no report, or they are of two scenarios.
 pub fn compare(args: &CompareArgs) -> Result<ExitCode, Failure> {
     let (before, after) = (Report::read(&args.before)?, Report::read(&args.after)?);
+    let [left, right] = [&before, &after].map(|report| report.plan.scenario.as_str());
+    if left != right {
+        return Err(Failure::usage(format!(
+            "{} is a run of {left}, {} one of {right}: users of different kinds cannot be compared, name two runs of one \
+             scenario",
+            args.before.display(),
+            args.after.display()
+        )));
+    }
     let rows = rows(&before, &after);
     if args.json {
         let json = serde_json::to_string_pretty(&rows).map_err(Failure::fault)?;
@@ -85,8 +94,9 @@ fn table(before: &Report, after: &Report, rows: &[Row]) -> String {
         format!("{} {load} {:.0} s, {}", run.plan.scenario, run.plan.duration.as_secs_f64(), run.started_at)
     };
     putln!(text, "before: {}\nafter:  {}\n", name(before), name(after));
-    if before.plan != after.plan {
-        putln!(text, "The two runs had different loads.\n");
+    let differences = differences(before, after);
+    if !differences.is_empty() {
+        putln!(text, "Not only the system may differ: {}.\n", differences.join("; "));
     }
     putln!(text, "| {:<38} | {:>10} | {:>10} | {:>8} |", "what", "before", "after", "change");
     putln!(text, "|{:-<40}|{:->11}:|{:->11}:|{:->9}:|", "", "", "", "");
@@ -102,6 +112,28 @@ fn table(before: &Report, after: &Report, rows: &[Row]) -> String {
         }
     }
     text
+}
+
+/// What was not the same in both runs, apart from the system.
+fn differences(before: &Report, after: &Report) -> Vec<String> {
+    let rate = |run: &Report| run.plan.rate.map_or_else(|| "none".to_owned(), |rate| format!("{rate}/s"));
+    let seconds = |run: &Report| format!("{:.0} s", run.plan.duration.as_secs_f64());
+    let told = |what: &str, of: &dyn Fn(&Report) -> String| {
+        let (before, after) = (of(before), of(after));
+        (before != after).then(|| format!("{what} {before} before, {after} after"))
+    };
+    let named = [
+        told("target", &|run| run.target.clone()),
+        told("users", &|run| run.plan.users.to_string()),
+        told("rate", &rate),
+        told("length", &seconds),
+        told("interrupted", &|run| run.interrupted.to_string()),
+    ];
+    let mut found: Vec<String> = named.into_iter().flatten().collect();
+    if found.is_empty() && before.plan != after.plan {
+        found.push("flags that change the load, see `plan` in both report.json".to_owned());
+    }
+    found
 }
 
 #[cfg(test)]
@@ -121,5 +153,17 @@ mod tests {
         assert_eq!(row("time to picture, p50, s").change_percent, Some(0.0));
         assert_eq!(row("upload to S3 (record), p95, s").after, None);
         insta::assert_snapshot!(table(&before, &after, &rows));
+    }
+
+    #[test]
+    fn what_else_differs_is_told() {
+        let (before, mut after) = (report(), report());
+        assert_eq!(differences(&before, &after), Vec::<String>::new());
+        after.plan.haste = 5;
+        assert!(differences(&before, &after)[0].contains("flags"));
+        after.plan.rate = Some(2.5);
+        after.target = "deployed".to_owned();
+        let expected = ["target local before, deployed after", "rate none before, 2.5/s after"];
+        assert_eq!(differences(&before, &after), expected);
     }
 }

@@ -4,11 +4,7 @@ use serde::Serialize;
 
 use super::{Observation, Report};
 use crate::failure::Failure;
-use crate::measure::{Bucket, Metric, Quantiles};
-
-/// Latencies that are told over time.
-const OVER_TIME: [Metric; 4] =
-    [Metric::AcceptSeconds, Metric::QueueWaitSeconds, Metric::TimeToPictureSeconds, Metric::CdnDownloadSeconds];
+use crate::measure::{Bucket, Metric, Outline, rounded};
 
 #[derive(Serialize)]
 struct SummaryRow<'a> {
@@ -32,13 +28,13 @@ pub(super) fn summary(report: &Report) -> Result<String, Failure> {
             metric: metric.as_str(),
             samples: q.samples,
             added_by_correction: q.added,
-            mean: q.mean,
-            p50: q.p50,
-            p90: q.p90,
-            p95: q.p95,
-            p99: q.p99,
-            max: q.max,
-            measured_p95: q.measured_p95,
+            mean: rounded(q.mean),
+            p50: rounded(q.p50),
+            p90: rounded(q.p90),
+            p95: rounded(q.p95),
+            p99: rounded(q.p99),
+            max: rounded(q.max),
+            measured_p95: rounded(q.measured_p95),
         })
     });
     let mut writer = csv::Writer::from_writer(Vec::new());
@@ -53,7 +49,9 @@ pub(super) fn timeline(report: &Report) -> Result<String, Failure> {
         ["at_seconds", "operations", "failed", "jobs_accepted", "pictures", "cache_hits", "cache_misses"]
             .map(str::to_owned)
             .into();
-    head.extend(OVER_TIME.iter().flat_map(|metric| ["p50", "p95", "p99"].map(|q| format!("{}_{q}", metric.as_str()))));
+    head.extend(
+        Metric::OVER_TIME.iter().flat_map(|metric| ["p50", "p95", "p99"].map(|q| format!("{}_{q}", metric.as_str()))),
+    );
     head.extend(["visible", "in_flight", "workers_in_service", "slots_busy", "machine_cpu_percent"].map(str::to_owned));
     writer.write_record(&head).map_err(failed)?;
     for bucket in &report.buckets {
@@ -74,9 +72,9 @@ fn line(bucket: &Bucket, looks: &[Observation]) -> Vec<String> {
     ];
     let mut cells = vec![bucket.at_seconds.to_string()];
     cells.extend(counted.map(|count| count.to_string()));
-    for metric in OVER_TIME {
-        let cell = |of: fn(&Quantiles) -> f64| {
-            bucket.latencies.get(&metric).map(|quantiles| of(quantiles).to_string()).unwrap_or_default()
+    for metric in Metric::OVER_TIME {
+        let cell = |of: fn(&Outline) -> f64| {
+            bucket.latencies.get(&metric).map(|outline| rounded(of(outline)).to_string()).unwrap_or_default()
         };
         cells.extend([cell(|q| q.p50), cell(|q| q.p95), cell(|q| q.p99)]);
     }
@@ -91,7 +89,9 @@ fn line(bucket: &Bucket, looks: &[Observation]) -> Vec<String> {
         cell(|look| look.workers_in_service),
         cell(|look| look.slots_busy),
     ]);
-    cells.push(look.and_then(|look| look.machine_percent).map(|percent| percent.to_string()).unwrap_or_default());
+    cells.push(
+        look.and_then(|look| look.machine_percent).map(|percent| rounded(percent).to_string()).unwrap_or_default(),
+    );
     cells
 }
 

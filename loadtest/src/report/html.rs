@@ -3,7 +3,7 @@
 use super::chart::{Line, chart};
 use super::{Observation, Report};
 use crate::failure::Failure;
-use crate::measure::{Bucket, Counts, Metric, Quantiles};
+use crate::measure::{Bucket, Counts, Metric, Outline};
 use crate::threshold::{availability_percent, cache_hit_percent, error_percent};
 
 const STYLE: &str = "
@@ -117,7 +117,7 @@ fn thresholds(page: &mut String, report: &Report) {
 
 fn charts(report: &Report) -> Result<Vec<String>, Failure> {
     let end = report.wall_seconds;
-    let latency = |metric: Metric, of: fn(&Quantiles) -> f64| -> Vec<(f64, f64)> {
+    let latency = |metric: Metric, of: fn(&Outline) -> f64| -> Vec<(f64, f64)> {
         let point = |bucket: &Bucket| Some((middle(bucket), of(bucket.latencies.get(&metric)?)));
         report.buckets.iter().filter_map(point).collect()
     };
@@ -252,6 +252,6 @@ fn middle(bucket: &Bucket) -> f64 {
 }
 
 /// Codes and names may come from whatever answered.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

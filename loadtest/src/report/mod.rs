@@ -16,13 +16,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-use crate::measure::{Bucket, Counts, Measured, Metric, Quantiles};
+use crate::measure::{Bucket, Counts, Measured, Metric, Quantiles, brief};
 use crate::run::{Plan, TimedLook};
 use crate::target::Target;
 use crate::threshold::Verdict;
 use crate::watch::Look;
 
 pub use compare::{CompareArgs, compare};
+pub(crate) use html::escaped;
 pub use text::told;
 
 /// Files of a report's folder.
@@ -77,18 +78,31 @@ pub struct Generator {
 /// A look at the system, reduced to what is drawn.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
+    #[serde(serialize_with = "brief")]
     pub at_seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub visible: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub workers_desired: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub workers_in_service: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub slots_busy: Option<u64>,
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub slots_all: Option<u64>,
     /// CPU by process, in % of one core.
+    #[serde(serialize_with = "tenths")]
     pub cpu_percent: BTreeMap<String, f64>,
     /// CPU of the machine, in % of all its cores.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub machine_percent: Option<f64>,
+}
+
+/// Tenths of a percent: a look lasts a second or more, and CPU time is told in hundredths of one.
+fn tenths<S: serde::Serializer>(shares: &BTreeMap<String, f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(shares.iter().map(|(name, percent)| (name, (percent * 10.0).round() / 10.0)))
 }
 
 impl Generator {
@@ -195,8 +209,11 @@ impl Report {
         let refused = |reason: String| Failure::usage(format!("{} is no report: {reason}", file.display()));
         let text = std::fs::read_to_string(&file).map_err(|error| refused(error.to_string()))?;
         let mut reader = serde_json::Deserializer::from_str(&text);
-        let report: Self = serde_path_to_error::deserialize(&mut reader).map_err(|error| refused(error.to_string()))?;
+        let mut report: Self =
+            serde_path_to_error::deserialize(&mut reader).map_err(|error| refused(error.to_string()))?;
         if report.form == FORM {
+            // Those of an earlier build have more than is drawn.
+            report.buckets.iter_mut().for_each(|bucket| bucket.latencies.retain(|m, _| Metric::OVER_TIME.contains(m)));
             Ok(report)
         } else {
             Err(refused(format!("it has form {}, and this release reads form {FORM}", report.form)))
@@ -238,6 +255,12 @@ pub fn create_folder(reports: &Path, name: &str) -> Result<PathBuf, Failure> {
         _ => Failure::usage(format!("{} cannot be created: {error}", folder.display())),
     })?;
     Ok(folder)
+}
+
+/// Removes the folder of a run that has nothing to report.
+pub fn remove_empty(folder: &Path) {
+    // It is empty, or it stays.
+    std::fs::remove_dir(folder).ok();
 }
 
 /// Milliseconds and tenths of percents are enough, and make the file smaller.
@@ -294,7 +317,16 @@ pub(crate) mod tests {
             model_calls: 12.0,
             model_throttled: 0.0,
             generator: Generator { cpu_percent: Some(3.0), cores: 2, late_percent: None },
-            buckets: vec![Bucket { at_seconds: 0.0, seconds: 60.0, latencies, counts }],
+            buckets: vec![Bucket {
+                at_seconds: 0.0,
+                seconds: 60.0,
+                latencies: latencies
+                    .into_iter()
+                    .filter(|(metric, _)| Metric::OVER_TIME.contains(metric))
+                    .map(|(metric, quantiles)| (metric, quantiles.into()))
+                    .collect(),
+                counts,
+            }],
             looks: vec![Observation { at_seconds: 59.0, visible: Some(4), ..Observation::default() }],
         }
     }
@@ -319,6 +351,8 @@ pub(crate) mod tests {
         let csv = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
         insta::assert_snapshot!("summary_csv", csv(SUMMARY_CSV));
         insta::assert_snapshot!("timeline_csv", csv(TIMELINE_CSV));
+        // Six charts: the examples are in the repository.
+        assert!(csv(HTML).len() < 40_000 && csv(JSON).len() < 2_500, "{} {}", csv(HTML).len(), csv(JSON).len());
         std::fs::remove_file(folder.join(HTML)).unwrap();
         render(&RenderArgs { folder: folder.clone() }).unwrap();
         assert!(csv(HTML).contains("Load test: baseline"));

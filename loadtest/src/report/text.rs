@@ -61,6 +61,9 @@ impl Report {
             let mark = if verdict.passed { "ok    " } else { "FAILED" };
             putln!(text, "{mark}  {}", told(verdict));
         }
+        if !self.thresholds.iter().any(|verdict| verdict.applies) {
+            putln!(text, "no threshold is for this run: it was held to nothing");
+        }
         text
     }
 

@@ -3,6 +3,7 @@
 mod attack;
 mod observer;
 mod plan;
+mod signals;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::{EXIT_INTERRUPTED, EXIT_THRESHOLD, Failure};
@@ -24,11 +24,10 @@ use crate::watch::{Watch, own_cpu};
 
 pub(crate) use observer::TimedLook;
 pub use plan::{Plan, RunArgs, duration, pool, rate};
+pub use signals::Signals;
 
 /// Pieces of time in a report.
 const BUCKETS: u32 = 60;
-/// How often the signal is looked for.
-const SIGNAL_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs the scenarios of the command line one after the other and writes a report of each.
 ///
@@ -39,6 +38,7 @@ pub async fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let thresholds = Thresholds::read(args.thresholds.as_deref())?;
     let target = args.target.discover()?;
     Portal::new(&target)?.greet().await?;
+    let mut signals = Signals::listen();
     let mut broken = Vec::new();
     for plan in &plans {
         if goose::is_killswitch_triggered() {
@@ -49,9 +49,11 @@ pub async fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         // Before the users, as it may be impossible to create.
         let folder = report::create_folder(&args.reports, &name)?;
         let prompts = |what: &str| Prompts::read(args.prompts.as_deref(), &tag(what), plan.distinct);
-        let report = conduct(plan, &target, &thresholds, &prompts).await?;
-        report.write(&folder)?;
+        let report = conduct(plan, &target, &thresholds, &prompts, &mut signals).await;
+        let report = report.inspect_err(|_| report::remove_empty(&folder))?;
+        // First, as it may be impossible to write the files.
         println!("{}", report.summary());
+        report.write(&folder)?;
         println!("report: {}\n", folder.join(report::HTML).display());
         broken.extend(report.broken().map(|verdict| format!("{}: {}", plan.scenario, report::told(verdict))));
         if report.interrupted {
@@ -68,27 +70,32 @@ pub async fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
 /// Runs one plan from its first user to its last picture.
 ///
 /// # Errors
-/// When the pictures that students look at cannot be made, or the users cannot be started.
+/// When the pictures that students look at cannot be made, the users cannot be started, or a signal came before they were.
 pub async fn conduct(
     plan: &Plan,
     target: &Target,
     thresholds: &Thresholds,
     prompts: &dyn Fn(&str) -> Result<Prompts, Failure>,
+    signals: &mut Signals,
 ) -> Result<Report, Failure> {
     let portal = Portal::new(target)?;
     let mut watch = Watch::of(target).await;
+    let max_jobs = plan.max_jobs.unwrap_or(u64::MAX);
+    let pictures = plan.pictures.min(usize::try_from(max_jobs).unwrap_or(usize::MAX));
     let prepared = Session::new(portal.clone(), prompts("s")?, Arc::new(Recorder::new(Duration::from_secs(60))), None);
     tokio::select! {
-        made = prepare(plan.pictures, &prepared) => made?,
-        () = signalled() => return Err(Failure::fault("interrupted before the first user had started")),
+        made = prepare(pictures, &prepared) => made?,
+        () = signals.received() => {
+            return Err(Failure::Interrupted("interrupted before the first user had started: nothing is reported".to_owned()));
+        }
     }
-    watch.look().await;
+    let at_begin = watch.look_at_load().await;
 
     let recorder = Arc::new(Recorder::new(plan.duration / BUCKETS));
     let arrivals = plan.rate.map(|rate| Arrivals::new(rate, plan.spread, plan.duration, plan.seed));
     let mut session = Session::new(portal, prompts("r")?, Arc::clone(&recorder), arrivals);
     session.gallery = prepared.gallery;
-    session.max_jobs = plan.max_jobs.unwrap_or(u64::MAX);
+    session.max_jobs = max_jobs - pictures as u64;
     let session = Arc::new(session);
     let attack = attack::attack(plan, &session)?;
     let (began, started_at, done) = (session.began, Timestamp::now(), CancellationToken::new());
@@ -100,9 +107,9 @@ pub async fn conduct(
     };
     let (ended, (), (), looks) = tokio::join!(
         attacked,
-        keep_time(plan, began, &session.stops, &done),
+        keep_time(plan, began, &session.stops, &done, signals),
         observer::show(plan, &recorder, began, &done),
-        observer::observe(&mut watch, plan, began, &done),
+        observer::observe(&mut watch, at_begin, plan, began, &done),
     );
     ended.map_err(|error| Failure::fault(format!("goose ended the attack: {error}")))?;
     let wall = began.elapsed();
@@ -133,7 +140,7 @@ async fn prepare(pictures: usize, session: &Session) -> Result<(), Failure> {
 }
 
 /// Ends the run in time, in order: nothing new, then what is under way; at once on a signal.
-async fn keep_time(plan: &Plan, began: Instant, stops: &Stops, done: &CancellationToken) {
+async fn keep_time(plan: &Plan, began: Instant, stops: &Stops, done: &CancellationToken, signals: &mut Signals) {
     let ends = tokio::time::Instant::from_std(began) + plan.duration;
     let in_order = async {
         tokio::time::sleep_until(ends).await;
@@ -145,26 +152,10 @@ async fn keep_time(plan: &Plan, began: Instant, stops: &Stops, done: &Cancellati
     tokio::select! {
         () = done.cancelled() => {}
         () = in_order => {}
-        () = signalled() => {
+        () = signals.received() => {
             stops.interrupt();
             done.cancelled().await;
         }
-    }
-}
-
-/// Waits for Ctrl-C, whose handler is goose's (a second one ends the process at once), or SIGTERM.
-async fn signalled() {
-    let watched = async {
-        while !goose::is_killswitch_triggered() {
-            tokio::time::sleep(SIGNAL_EVERY).await;
-        }
-    };
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            () = watched => {}
-            _ = terminate.recv() => goose::trigger_killswitch("SIGTERM"),
-        },
-        Err(_) => watched.await,
     }
 }
 

@@ -11,10 +11,10 @@ use crate::measure::{Metric, Recorder};
 use crate::watch::{Look, Watch};
 
 /// Looks in a report: more than its charts have room for say no more.
-const LOOKS: u32 = 150;
+const LOOKS: u32 = 75;
 const MIN_EVERY: Duration = Duration::from_secs(1);
-/// A deployment's metrics change once a minute.
-const DEPLOYED_EVERY: Duration = Duration::from_secs(15);
+/// A worker's boot takes minutes, and each look is three requests to AWS.
+const DEPLOYED_EVERY: Duration = Duration::from_secs(5);
 const MAX_EVERY: Duration = Duration::from_secs(60);
 /// Without a terminal a line is printed this often.
 const LINE_EVERY: Duration = Duration::from_secs(15);
@@ -25,23 +25,24 @@ const WINDOW: usize = 20;
 /// A look, and when it was made, in seconds after the begin of the run.
 pub(crate) type TimedLook = (f64, Look);
 
-/// Looks until `done`, and returns all looks. The first one is made before the load begins and only sets the counters.
+/// Looks until `done`, and returns all looks, the one before the load first.
 pub(super) async fn observe(
     watch: &mut Watch,
+    at_begin: Look,
     plan: &Plan,
     began: Instant,
     done: &CancellationToken,
 ) -> Vec<TimedLook> {
     let floor = if matches!(watch, Watch::Local(_)) { MIN_EVERY } else { DEPLOYED_EVERY };
     let every = (plan.duration / LOOKS).clamp(floor, MAX_EVERY.max(floor));
-    let mut looks = Vec::new();
+    let mut looks = vec![(0.0, at_begin)];
     let mut due = tokio::time::Instant::from_std(began) + every;
     loop {
         let at_end = tokio::select! {
             () = done.cancelled() => true,
             () = tokio::time::sleep_until(due) => false,
         };
-        let look = watch.look().await;
+        let look = watch.look_at_load().await;
         looks.push((began.elapsed().as_secs_f64(), look));
         if at_end {
             return looks;

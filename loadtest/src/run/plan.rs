@@ -48,8 +48,8 @@ pub struct RunArgs {
     /// Seconds instead of minutes, with few users in a hurry: whether it works, not how fast it is.
     #[arg(long)]
     pub quick: bool,
-    /// Most jobs that are submitted in each scenario: a picture costs money on a deployment.
-    #[arg(long, value_name = "N")]
+    /// Most jobs that are submitted in each scenario, pictures made beforehand included: each costs money on a deployment.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_jobs: Option<u64>,
     /// Different pictures that are asked for [default: every job another one].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -258,6 +258,12 @@ mod tests {
             ("--duration=-5m", "--duration"),
             ("--spread constant", "--rate"),
             ("--distinct 0", "--distinct"),
+            ("--max-jobs 0", "--max-jobs"),
+            ("--users 5001", "--users"),
+            ("--users=-1", "--users"),
+            ("--rate 10001", "--rate"),
+            ("--rate 1e300", "--rate"),
+            ("--resolve d1", "--resolve"),
             ("--name ../x", "--name"),
             ("all --name x", "--name"),
             ("--dir a --outputs b", "--outputs"),

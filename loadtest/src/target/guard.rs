@@ -23,12 +23,23 @@ impl Guard {
         Self { hosts: hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect() }
     }
 
+    /// Returns the host names that are allowed beside loopback.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.hosts.iter().map(String::as_str)
+    }
+
+    /// Returns whether this is one of those host names.
+    #[must_use]
+    pub fn names(&self, host: &str) -> bool {
+        self.hosts.contains(&host.to_ascii_lowercase())
+    }
+
     /// Returns whether a request to this URL may be sent: http or https, no user in it, and a host that is allowed.
     #[must_use]
     pub fn allows(&self, url: &Url) -> bool {
         let Some(host) = url.host_str() else { return false };
         let web = matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.password().is_none();
-        web && (is_loopback(host) || self.hosts.contains(&host.to_ascii_lowercase()))
+        web && (is_loopback(host) || self.names(host))
     }
 
     /// Parses a URL that may be used.
@@ -40,7 +51,7 @@ impl Guard {
         if self.allows(&parsed) {
             return Ok(parsed);
         }
-        let named: Vec<&str> = self.hosts.iter().map(String::as_str).collect();
+        let named: Vec<&str> = self.hosts().collect();
         let named = if named.is_empty() { String::new() } else { format!(" and {}", named.join(", ")) };
         Err(format!(
             "{what} is {url}: load goes to loopback{named} and nowhere else; name a deployment with --terraform-dir or \

@@ -2,6 +2,7 @@
 
 mod guard;
 mod outputs;
+mod resolve;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::failure::Failure;
 
 pub use guard::Guard;
 pub use outputs::Outputs;
+pub use resolve::Resolve;
 
 /// Long enough for `Prefer: wait=20` and a slow network.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(45);
@@ -35,6 +37,9 @@ pub struct TargetArgs {
     /// Origin of the API, if it is not the one discovered. Only loopback and hosts in the outputs are accepted.
     #[arg(long, value_name = "URL")]
     pub api: Option<String>,
+    /// Connect to a loopback address for a host of the outputs, as through a tunnel; the certificate must still be the host's.
+    #[arg(long, value_name = "HOST:ADDRESS:PORT")]
+    pub resolve: Vec<Resolve>,
     /// Bearer key [default: the local stack's own]. For a deployment it is in the secret `api_keys_secret_arn`.
     #[arg(long, env = "LOADTEST_API_KEY", hide_env_values = true, value_name = "KEY")]
     pub key: Option<String>,
@@ -49,6 +54,8 @@ pub struct Target {
     key: Option<String>,
     /// What may be requested.
     pub guard: Guard,
+    /// Where to connect instead of asking for the address of a host.
+    resolve: Vec<Resolve>,
     pub site: Site,
 }
 
@@ -115,7 +122,8 @@ impl TargetArgs {
             None => read::<Secrets>(&dir.join("secrets.json")).ok().map(|secrets| secrets.api_key),
         };
         let api = self.api.as_deref().unwrap_or(&site.api_url);
-        Ok(Target { api: checked(&guard, "--api", api)?, key, guard, site: Site::Local(site) })
+        let resolve = self.resolved(&guard)?;
+        Ok(Target { api: checked(&guard, "--api", api)?, key, guard, resolve, site: Site::Local(site) })
     }
 
     fn deployed(&self, outputs: Outputs) -> Result<Target, Failure> {
@@ -127,7 +135,13 @@ impl TargetArgs {
         let guard = Guard::with_hosts([public, outputs.cloudfront_domain_name.clone()]);
         let api = self.api.as_deref().unwrap_or(&outputs.cloudfront_url);
         let api = checked(&guard, "--api", api)?;
-        Ok(Target { api, key: self.key.clone(), guard, site: Site::Deployed(Box::new(outputs)) })
+        let resolve = self.resolved(&guard)?;
+        Ok(Target { api, key: self.key.clone(), guard, resolve, site: Site::Deployed(Box::new(outputs)) })
+    }
+
+    fn resolved(&self, guard: &Guard) -> Result<Vec<Resolve>, Failure> {
+        self.resolve.iter().try_for_each(|resolve| resolve.check(guard)).map_err(Failure::Usage)?;
+        Ok(self.resolve.clone())
     }
 }
 
@@ -157,8 +171,8 @@ impl Target {
         if self.is_local() { "local" } else { "deployed" }
     }
 
-    /// Makes the client of all requests. It follows no redirect, since that could lead to another host, and locally asks no
-    /// proxy.
+    /// Makes the client of all requests. It follows no redirect, since that could lead to another host, and asks no proxy for
+    /// what is on this machine.
     ///
     /// # Panics
     /// Never: what it is made of does not depend on input.
@@ -169,7 +183,12 @@ impl Target {
             .timeout(REQUEST_TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("image-pipeline-loadtest/", env!("CARGO_PKG_VERSION")));
-        let builder = if self.is_local() { builder.no_proxy() } else { builder };
+        let is_here = self.is_local() || !self.resolve.is_empty();
+        let builder = if is_here { builder.no_proxy() } else { builder };
+        let builder = self.resolve.iter().fold(builder, |builder, Resolve { host, address }| {
+            // Its port is taken where the URL has none.
+            builder.resolve(host, *address)
+        });
         builder.build().expect("the platform has certificates")
     }
 }

@@ -1,15 +1,16 @@
 //! `Outputs`: what `terraform output -json` tells of a deployment.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::failure::Failure;
 
 /// The outputs of terraform/outputs.tf that are used here; others are ignored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outputs {
     /// Origin of API and pictures, without a slash at its end.
     pub cloudfront_url: String,
@@ -27,6 +28,7 @@ pub struct Outputs {
     pub cloudwatch_dashboard_name: String,
 }
 
+/// One output as Terraform prints it.
 #[derive(Deserialize)]
 struct Output {
     value: Value,
@@ -63,26 +65,16 @@ impl Outputs {
     }
 
     fn parse(what: &str, text: &str) -> Result<Self, Failure> {
-        let outputs: std::collections::BTreeMap<String, Output> = serde_json::from_str(text)
+        let outputs: BTreeMap<String, Output> = serde_json::from_str(text)
             .map_err(|error| Failure::usage(format!("{what} is not what `terraform output -json` prints: {error}")))?;
-        let text = |name: &str| {
-            let value = outputs.get(name).and_then(|output| output.value.as_str()).filter(|value| !value.is_empty());
-            value.map(str::to_owned).ok_or_else(|| {
-                Failure::usage(format!("{what}: the output {name} is missing: apply terraform/ of this release first"))
-            })
-        };
-        Ok(Self {
-            cloudfront_url: text("cloudfront_url")?.trim_end_matches('/').to_owned(),
-            cloudfront_domain_name: text("cloudfront_domain_name")?,
-            cloudfront_distribution_id: text("cloudfront_distribution_id")?,
-            s3_bucket_name: text("s3_bucket_name")?,
-            s3_bucket_region: text("s3_bucket_region")?,
-            queue_url: text("queue_url")?,
-            dead_letter_queue_url: text("dead_letter_queue_url")?,
-            worker_group_name: text("worker_group_name")?,
-            api_group_name: text("api_group_name")?,
-            cloudwatch_dashboard_name: text("cloudwatch_dashboard_name")?,
-        })
+        // An empty text is as good as none.
+        let values = outputs.into_iter().map(|(name, output)| (name, output.value)).filter(|(_, value)| *value != "");
+        let read: Result<Self, _> = serde_path_to_error::deserialize(Value::Object(values.collect()));
+        let mut outputs = read.map_err(|error| {
+            Failure::usage(format!("{what}: outputs: {error}; apply terraform/ of this release first"))
+        })?;
+        outputs.cloudfront_url.truncate(outputs.cloudfront_url.trim_end_matches('/').len());
+        Ok(outputs)
     }
 }
 
@@ -90,45 +82,45 @@ impl Outputs {
 mod tests {
     use super::*;
 
-    const NAMES: [&str; 10] = [
-        "cloudfront_url",
-        "cloudfront_domain_name",
-        "cloudfront_distribution_id",
-        "s3_bucket_name",
-        "s3_bucket_region",
-        "queue_url",
-        "dead_letter_queue_url",
-        "worker_group_name",
-        "api_group_name",
-        "cloudwatch_dashboard_name",
-    ];
+    /// Every output has its own name as its value.
+    fn outputs() -> serde_json::Map<String, Value> {
+        let Value::Object(fields) = serde_json::to_value(Outputs::default()).unwrap() else { panic!("an object") };
+        let output = |name: String| {
+            let output = serde_json::json!({ "sensitive": false, "type": "string", "value": name });
+            (name, output)
+        };
+        fields.into_iter().map(|(name, _)| output(name)).collect()
+    }
 
-    fn json(names: &[&str]) -> String {
-        let outputs: serde_json::Map<String, Value> = names
-            .iter()
-            .map(|name| {
-                ((*name).to_owned(), serde_json::json!({ "sensitive": false, "type": "string", "value": name }))
-            })
-            .collect();
-        Value::Object(outputs).to_string()
+    fn parse(outputs: serde_json::Map<String, Value>) -> Result<Outputs, String> {
+        Outputs::parse("--outputs o.json", &Value::Object(outputs).to_string()).map_err(|failure| failure.to_string())
     }
 
     #[test]
     fn the_outputs_that_are_read_are_outputs_of_terraform() {
         let declared = include_str!("../../../terraform/outputs.tf");
-        for name in NAMES {
+        for name in outputs().keys() {
             assert!(declared.contains(&format!("output \"{name}\"")), "{name}");
         }
-        assert_eq!(Outputs::parse("here", &json(&NAMES)).unwrap().queue_url, "queue_url");
+        let mut all = outputs();
+        all.insert("log_group_names".to_owned(), serde_json::json!({ "value": { "image-api": "x" } }));
+        all["cloudfront_url"]["value"] = "https://d1.cloudfront.net/".into();
+        let read = parse(all).unwrap();
+        assert_eq!((read.queue_url.as_str(), read.cloudfront_url.as_str()), ("queue_url", "https://d1.cloudfront.net"));
     }
 
     #[test]
-    fn a_missing_output_is_named() {
-        for (index, name) in NAMES.iter().enumerate() {
-            let mut names = NAMES.to_vec();
-            names.remove(index);
-            let error = Outputs::parse("--outputs o.json", &json(&names)).unwrap_err().to_string();
-            assert!(error.contains(name) && error.contains("o.json"), "{error}");
+    fn an_output_that_cannot_be_used_is_named() {
+        for name in outputs().keys() {
+            let mut missing = outputs();
+            missing.remove(name);
+            let (mut empty, mut number) = (outputs(), outputs());
+            empty[name]["value"] = "".into();
+            number[name]["value"] = 7.into();
+            for outputs in [missing, empty, number] {
+                let error = parse(outputs).unwrap_err();
+                assert!(error.contains(name) && error.contains("o.json") && error.contains("apply"), "{error}");
+            }
         }
         assert!(Outputs::parse("here", "{}").unwrap_err().to_string().contains("apply"));
         assert!(Outputs::parse("here", "[]").unwrap_err().to_string().contains("terraform output -json"));

@@ -158,6 +158,7 @@ impl Session {
         recorder.published(&picture, &asked.spec());
         if self.portal.download(&picture, start.step(), recorder).await {
             recorder.time(Metric::TimeToPictureSeconds, start.timing());
+            recorder.count(|counts| counts.pictures += 1);
             self.gallery.add(picture);
         }
     }

@@ -64,33 +64,38 @@ impl DeployedWatch {
 
     /// Looks once.
     pub async fn look(&self) -> Look {
-        let mut look = Look { at: Timestamp::now(), target: "deployed".to_owned(), ..Look::default() };
-        let (queue, dead_letters, group, here, cdn, alarms, cdn_alarms) = tokio::join!(
-            self.depth(&self.outputs.queue_url),
-            self.depth(&self.outputs.dead_letter_queue_url),
-            self.group(),
+        let (mut look, here, cdn, alarms, cdn_alarms) = tokio::join!(
+            self.look_at_load(),
             latest(&self.here, self.wanted_here()),
             latest(&self.cdn, self.wanted_of_cdn()),
             self.alarms(&self.here),
             self.alarms(&self.cdn),
         );
-        let mut gaps = Vec::new();
-        let (visible, in_flight) = seen(queue, "queue", &mut gaps).unzip();
-        let dead_letters = seen(dead_letters, "dead-letter queue", &mut gaps).map(|(visible, _)| visible);
-        look.group = seen(group, "Auto Scaling group", &mut gaps).unwrap_or_default();
+        let mut gaps = std::mem::take(&mut look.gaps);
         let here = seen(here, "metrics", &mut gaps).unwrap_or_default();
-        look.queue = QueueLook { visible, in_flight, dead_letters, age_seconds: here.get("age").copied() };
-        look.worker_cpu_percent = here.get("cpu").copied();
-        let errors = (here.get("s3_4xx"), here.get("s3_5xx"));
-        look.storage = RequestsLook {
-            requests: here.get("s3_all").copied(),
-            errors: (errors != (None, None)).then(|| errors.0.unwrap_or(&0.0) + errors.1.unwrap_or(&0.0)),
-        };
+        let of = |id: &str| here.get(id).copied();
+        (look.queue.age_seconds, look.worker_cpu_percent) = (of("age"), of("cpu"));
+        look.storage = RequestsLook { requests: of("s3_all"), errors: of("s3_5xx"), refusals: of("s3_4xx") };
         let cdn = seen(cdn, "CloudFront's metrics", &mut gaps).unwrap_or_default();
         look.cdn = CdnLook { requests: cdn.get("requests").copied(), hit_percent: cdn.get("hit_rate").copied() };
         look.alarms = seen(alarms, "alarms", &mut gaps).unwrap_or_default();
         look.alarms.extend(seen(cdn_alarms, "CloudFront's alarms", &mut gaps).unwrap_or_default());
         look.gaps = gaps;
+        look
+    }
+
+    /// Looks at queues and workers alone.
+    pub async fn look_at_load(&self) -> Look {
+        let mut look = Look { at: Timestamp::now(), target: "deployed".to_owned(), ..Look::default() };
+        let (queue, dead_letters, group) = tokio::join!(
+            self.depth(&self.outputs.queue_url),
+            self.depth(&self.outputs.dead_letter_queue_url),
+            self.group(),
+        );
+        let (visible, in_flight) = seen(queue, "queue", &mut look.gaps).unzip();
+        let dead_letters = seen(dead_letters, "dead-letter queue", &mut look.gaps).map(|(visible, _)| visible);
+        look.queue = QueueLook { visible, in_flight, dead_letters, age_seconds: None };
+        look.group = seen(group, "Auto Scaling group", &mut look.gaps).unwrap_or_default();
         look
     }
 

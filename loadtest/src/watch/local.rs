@@ -211,7 +211,7 @@ fn difference(before: &Counters, now: &Counters, look: &mut Look) {
     let ratio = |part: f64, whole: f64| (whole > 0.0).then(|| part / whole);
     look.queue.age_seconds = ratio(since(|counters| counters.waited_seconds), since(|counters| counters.waits));
     let (requests, errors) = (since(|counters| counters.writes), since(|counters| counters.write_errors));
-    look.storage = RequestsLook { requests: Some(requests), errors: Some(errors) };
+    look.storage = RequestsLook { requests: Some(requests), errors: Some(errors), refusals: None };
     look.model = ModelLook {
         calls: Some(since(|counters| counters.calls)),
         throttled: Some(since(|counters| counters.throttled)),

@@ -37,6 +37,15 @@ impl Watch {
             Self::Deployed(watch) => watch.look().await,
         }
     }
+
+    /// Looks at what a run is compared with: of a deployment the queues and the group, without metrics, which cost money
+    /// by the request and change once a minute.
+    pub async fn look_at_load(&mut self) -> Look {
+        match self {
+            Self::Local(watch) => watch.look().await,
+            Self::Deployed(watch) => watch.look_at_load().await,
+        }
+    }
 }
 
 /// One look. What is not known is None: not measured here, or in the gaps.
@@ -93,7 +102,10 @@ pub struct SlotsLook {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RequestsLook {
     pub requests: Option<f64>,
+    /// Answered with 5xx, or not at all.
     pub errors: Option<f64>,
+    /// Answered with 4xx: each poll of a job without a record is a 404, and each lost claim a 412. Deployed only.
+    pub refusals: Option<f64>,
 }
 
 /// Requests to the CDN, deployed in the last five minutes, local since the last look.
@@ -139,6 +151,14 @@ impl Look {
     #[must_use]
     pub fn cpu_of(&self, name: &str) -> Option<f64> {
         self.processes.iter().find(|process| process.name == name).map(|process| process.cpu_percent)
+    }
+
+    /// Returns whether neither a queue nor a group of workers answered: whatever else is seen then says nothing.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        // Locally it is known how many workers there should be, whether one answers or not.
+        let nobody = self.group.desired.is_none() || (self.target == "local" && self.group.in_service == Some(0));
+        nobody && self.queue.visible.is_none() && self.queue.dead_letters.is_none()
     }
 
     /// Returns the jobs that wait or are in flight.

@@ -1,7 +1,5 @@
 //! The command line: its help, what it refuses, and the guard that keeps load away from everything else.
 
-use serde_json::json;
-
 use crate::live::{Live, loadtest, said};
 
 async fn help(command: &str) -> String {
@@ -34,6 +32,9 @@ async fn what_cannot_be_run_exits_64_with_the_field_and_the_way_out() {
         (format!("render {empty}"), ["report.json", "no report"]),
         (format!("screenshot {empty}/none.html --out {empty}/a.png"), ["none.html", "cannot be opened"]),
         ("capacity --start 5 --max 2".to_owned(), ["--start 5", "--max 2"]),
+        ("run --users 0".to_owned(), ["--users", "between 1 and"]),
+        ("run --rate 1e9".to_owned(), ["--rate", "between 0.01 and 10000"]),
+        ("monitor --svg a.svg".to_owned(), ["--once", ""]),
         ("simulate --plan none.json".to_owned(), ["none.json", ""]),
         ("".to_owned(), ["Usage", ""]),
     ] {
@@ -53,21 +54,7 @@ async fn load_goes_to_loopback_and_the_hosts_of_the_outputs_alone() {
     assert!(!live.reports_dir().exists(), "nothing was begun");
 
     // A deployment needs a key of its own, and a good one.
-    let outputs = [
-        ("cloudfront_url", live.stack.api_url()),
-        ("cloudfront_domain_name", "127.0.0.1"),
-        ("cloudfront_distribution_id", "E1"),
-        ("s3_bucket_name", live.stack.bucket()),
-        ("s3_bucket_region", "us-west-2"),
-        ("queue_url", live.stack.queue_url()),
-        ("dead_letter_queue_url", live.stack.dead_letter_url()),
-        ("worker_group_name", "image-worker"),
-        ("api_group_name", "image-api"),
-        ("cloudwatch_dashboard_name", "image"),
-    ];
-    let wrapped: serde_json::Map<String, serde_json::Value> =
-        outputs.iter().map(|(name, value)| ((*name).to_owned(), json!({ "value": value }))).collect();
-    let outputs = live.file("outputs.json", &serde_json::Value::Object(wrapped).to_string());
+    let outputs = live.outputs(&live.as_deployment());
     let output = loadtest(&format!("run --quick --outputs {outputs}")).output().await.unwrap();
     assert_eq!(output.status.code(), Some(64), "{}", said(&output));
     assert!(said(&output).contains("--key"), "{}", said(&output));
@@ -75,5 +62,21 @@ async fn load_goes_to_loopback_and_the_hosts_of_the_outputs_alone() {
         loadtest(&format!("run --quick --outputs {outputs} --key wrong-wrong-wrong-wrong")).output().await.unwrap();
     assert_eq!(output.status.code(), Some(64), "{}", said(&output));
     assert!(said(&output).contains("refuses the key"), "{}", said(&output));
+    // A search on a deployment has no natural end but the operator's purse.
+    let search = format!("capacity --outputs {outputs} --key {}", live.stack.api_key());
+    for (flags, part) in [("", "--max-jobs is missing"), ("--max-jobs 59", "below the 60 of the first step")] {
+        let output = loadtest(&format!("{search} {flags}")).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+        assert!(said(&output).contains(part), "{}", said(&output));
+    }
+    // Only a host of the outputs is pointed elsewhere, and only to this machine.
+    for (resolve, part) in
+        [("example.com:127.0.0.1:8443", "no host of the outputs"), ("d1:10.0.0.1:443", "HOST:127.0.0.1:PORT")]
+    {
+        let line = format!("run --quick --outputs {outputs} --key k --resolve {resolve}");
+        let output = loadtest(&line).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+        assert!(said(&output).contains(part), "{}", said(&output));
+    }
     live.stop().await;
 }

@@ -5,10 +5,10 @@ use aws_sdk_cloudwatch::types::{ComparisonOperator, Dimension, MetricDatum, Stat
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use devstack::ministack::Ministack;
 use devstack::moto::Moto;
+use loadtest::target::Outputs;
 use loadtest::watch::{AlarmLook, CdnLook, GroupLook, Look, RequestsLook};
-use serde_json::json;
 
-use crate::live::{Live, loadtest, said, workspace};
+use crate::live::{Live, loadtest, printed, said, workspace};
 
 const REGION: &str = "ap-south-1";
 
@@ -32,6 +32,14 @@ async fn the_local_stack_is_seen_through_its_admin_ports_and_its_queue() {
     let output = live.command("monitor --once").output().await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("Queue") && text.contains("circuit-open"), "{text}");
+    let picture = live.file("monitor.svg", "");
+    let output = live.command(&format!("monitor --once --svg {picture}")).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let svg = std::fs::read_to_string(picture).unwrap();
+    assert!(
+        svg.starts_with("<svg") && svg.contains("Storage\u{a0}and\u{a0}CDN") && svg.contains("circuit-open"),
+        "{svg}"
+    );
     // Without a terminal and without --once there is nothing to draw on.
     let output = live.command("monitor").output().await.unwrap();
     assert_eq!(output.status.code(), Some(64), "{}", said(&output));
@@ -40,15 +48,15 @@ async fn the_local_stack_is_seen_through_its_admin_ports_and_its_queue() {
 }
 
 /// What Terraform would have made, and `CloudWatch` published.
-struct Site {
+pub(crate) struct Site {
     sqs: aws_sdk_sqs::Client,
-    groups: aws_sdk_autoscaling::Client,
+    pub(crate) groups: aws_sdk_autoscaling::Client,
     here: aws_sdk_cloudwatch::Client,
     cdn: aws_sdk_cloudwatch::Client,
 }
 
 impl Site {
-    fn new(endpoint: &str, metrics_endpoint: &str) -> Self {
+    pub(crate) fn new(endpoint: &str, metrics_endpoint: &str) -> Self {
         let credentials = Credentials::new("test", "test", None, None, "the emulators");
         let config = |region: &'static str, endpoint: &str| {
             aws_config::SdkConfig::builder()
@@ -75,7 +83,7 @@ impl Site {
         url
     }
 
-    async fn group(&self, name: &str, size: i32) {
+    pub(crate) async fn group(&self, name: &str, size: i32) {
         let configuration = self.groups.create_launch_configuration().launch_configuration_name("workers");
         configuration.image_id("ami-12c6146b").instance_type("c7g.large").send().await.unwrap();
         let group = self.groups.create_auto_scaling_group().auto_scaling_group_name(name);
@@ -130,15 +138,19 @@ async fn a_deployment_is_seen_through_the_apis_of_aws() {
 
     let dir = tempfile::tempdir().unwrap();
     let outputs = dir.path().join("outputs.json");
-    let values = json!({
-        "cloudfront_url": "https://pictures.example.com", "cloudfront_domain_name": "d1.cloudfront.net",
-        "cloudfront_distribution_id": "E1", "s3_bucket_name": "pictures", "s3_bucket_region": REGION,
-        "queue_url": queue_url, "dead_letter_queue_url": dead_letter_url, "worker_group_name": "image-worker",
-        "api_group_name": "image-api", "cloudwatch_dashboard_name": "image",
-    });
-    let wrapped: serde_json::Map<String, serde_json::Value> =
-        values.as_object().unwrap().iter().map(|(name, value)| (name.clone(), json!({ "value": value }))).collect();
-    std::fs::write(&outputs, serde_json::to_vec(&wrapped).unwrap()).unwrap();
+    let deployment = Outputs {
+        cloudfront_url: "https://pictures.example.com".to_owned(),
+        cloudfront_domain_name: "d1.cloudfront.net".to_owned(),
+        cloudfront_distribution_id: "E1".to_owned(),
+        s3_bucket_name: "pictures".to_owned(),
+        s3_bucket_region: REGION.to_owned(),
+        queue_url,
+        dead_letter_queue_url: dead_letter_url,
+        worker_group_name: "image-worker".to_owned(),
+        api_group_name: "image-api".to_owned(),
+        cloudwatch_dashboard_name: "image".to_owned(),
+    };
+    std::fs::write(&outputs, printed(&deployment)).unwrap();
 
     let mut command = loadtest("monitor --once --json --outputs");
     let output = command
@@ -158,7 +170,7 @@ async fn a_deployment_is_seen_through_the_apis_of_aws() {
     assert_eq!((look.queue.visible, look.queue.in_flight, look.queue.dead_letters), (Some(2), Some(1), Some(1)));
     assert_eq!((look.queue.age_seconds, look.worker_cpu_percent), (Some(42.0), Some(61.5)));
     assert_eq!(look.group, GroupLook { desired: Some(2), in_service: Some(2), healthy: Some(2) });
-    assert_eq!(look.storage, RequestsLook { requests: Some(900.0), errors: Some(4.0) });
+    assert_eq!(look.storage, RequestsLook { requests: Some(900.0), errors: Some(1.0), refusals: Some(3.0) });
     assert_eq!(look.cdn, CdnLook { requests: Some(5000.0), hit_percent: Some(88.0) });
     let named = |name: &str, state: &str| AlarmLook { name: name.to_owned(), state: state.to_owned() };
     assert_eq!(look.alarms, [named("oldest-message", "ALARM"), named("cache-hit-rate", "OK")]);
@@ -170,21 +182,20 @@ async fn a_deployment_is_seen_through_the_apis_of_aws() {
 async fn a_deployment_that_does_not_answer_is_told_and_not_hidden() {
     let dir = tempfile::tempdir().unwrap();
     let outputs = dir.path().join("outputs.json");
-    let names = [
-        "cloudfront_url",
-        "cloudfront_domain_name",
-        "cloudfront_distribution_id",
-        "s3_bucket_name",
-        "s3_bucket_region",
-        "queue_url",
-        "dead_letter_queue_url",
-        "worker_group_name",
-        "api_group_name",
-        "cloudwatch_dashboard_name",
-    ];
-    let wrapped: serde_json::Map<String, serde_json::Value> =
-        names.iter().map(|name| ((*name).to_owned(), json!({ "value": "https://d1.cloudfront.net" }))).collect();
-    std::fs::write(&outputs, serde_json::to_vec(&wrapped).unwrap()).unwrap();
+    let everywhere = || "https://d1.cloudfront.net".to_owned();
+    let deployment = Outputs {
+        cloudfront_url: everywhere(),
+        cloudfront_domain_name: everywhere(),
+        cloudfront_distribution_id: everywhere(),
+        s3_bucket_name: everywhere(),
+        s3_bucket_region: everywhere(),
+        queue_url: everywhere(),
+        dead_letter_queue_url: everywhere(),
+        worker_group_name: everywhere(),
+        api_group_name: everywhere(),
+        cloudwatch_dashboard_name: everywhere(),
+    };
+    std::fs::write(&outputs, printed(&deployment)).unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut command = loadtest("monitor --once --outputs");
     let output = command
@@ -196,6 +207,8 @@ async fn a_deployment_that_does_not_answer_is_told_and_not_hidden() {
         .await
         .unwrap();
     let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("nothing of it answers"), "{text}");
     for what in ["queue", "Auto Scaling group", "metrics", "alarms"] {
         assert!(text.contains(&format!("not seen: {what}")), "{text}");
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::live::{Live, said, until};
 
 /// What must hold on a machine of any speed. Latencies have a bound that only says that they were measured.
-const SPEEDLESS: &str = r#"
+pub(crate) const SPEEDLESS: &str = r#"
 [[threshold]]
 name = "uploads"
 metric = "upload_seconds"
@@ -147,13 +147,9 @@ async fn an_interrupted_run_is_reported_all_the_same() {
     let live = Live::start().await;
     for (signal, name) in [("-INT", "first"), ("-TERM", "second")] {
         let before = live.stack.bedrock().ledger().totals.paid;
-        let mut command = live.command(&format!("run heavy --duration 1h --name {name}"));
-        let running = command.arg("--reports").arg(live.reports_dir());
-        let running =
-            running.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let running = live.running(&format!("run heavy --duration 1h --name {name}"));
         until("a picture", || live.stack.bedrock().ledger().totals.paid > before).await;
-        let pid = running.id().unwrap().to_string();
-        assert!(tokio::process::Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
+        crate::live::signal(&running, signal).await;
         let output = running.wait_with_output().await.unwrap();
         assert_eq!(output.status.code(), Some(130), "{}", said(&output));
         let (folder, report) = &live.reports(name)[0];
@@ -176,6 +172,12 @@ async fn a_capacity_is_searched_and_its_limit_named() {
     assert_eq!((found["capacity"].as_f64(), &found["limit"]), (Some(3.0), &Value::Null));
     assert_eq!(found["steps"].as_array().unwrap().len(), 2);
     assert!(found["steps"][0]["generator_percent"].as_f64().is_some(), "{found}");
+
+    let output = live.run(&format!("{search} {thresholds} --max-jobs 5")).await;
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((found["capacity"].as_f64(), found["steps"].as_array().unwrap().len()), (Some(2.0), 1), "{found}");
+    assert!(found["ended_early"].as_str().unwrap().contains("--max-jobs 5"), "{found}");
 
     let impossible = live.file(
         "impossible.toml",

@@ -73,3 +73,32 @@ resource "aws_vpc_security_group_ingress_rule" "load_balancer_from_cloudfront" {
 resource "aws_s3_bucket_policy" "images" {
   policy = jsonencode({ Version = "2012-10-17", Statement = [local.cloudfront_reads_images] })
 }
+
+# It follows the viewer's protocol into a VPC origin, and its load balancer speaks no TLS. Said for a custom origin as well, it
+# asks the load balancer over HTTP, as the VPC origin tells CloudFront to.
+resource "aws_cloudfront_distribution" "main" {
+  origin {
+    origin_id                = "images"
+    domain_name              = aws_s3_bucket.images.bucket_regional_domain_name
+    origin_access_control_id = aws_cloudfront_origin_access_control.images.id
+  }
+
+  origin {
+    origin_id   = "api"
+    domain_name = aws_lb.api.dns_name
+
+    custom_origin_config {
+      http_port                = 80
+      https_port               = 443
+      origin_protocol_policy   = "http-only"
+      origin_ssl_protocols     = ["TLSv1.2"]
+      origin_read_timeout      = 30
+      origin_keepalive_timeout = 30
+    }
+    vpc_origin_config {
+      vpc_origin_id            = aws_cloudfront_vpc_origin.api.id
+      origin_read_timeout      = 30
+      origin_keepalive_timeout = 30
+    }
+  }
+}
