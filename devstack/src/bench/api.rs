@@ -120,7 +120,6 @@ async fn rounds(args: &ApiArgs, stack: &Stack, python: &Path, app: &Path) -> Res
             turns[index][1].push(measured(subject, args.rate * args.seconds, apart(stack, subject, args)).await?);
         }
         direct.push(sent_directly(stack, args).await?);
-        purge(stack).await?;
     }
     participant.stop(stack).await?;
     if let Some(svg) = &args.flame {
@@ -272,12 +271,6 @@ async fn calls(subject: &Subject) -> Result<Option<(f64, f64)>, BenchError> {
         .map_err(|error: reqwest::Error| BenchError::Http { what: "the API's /metrics", reason: error.to_string() })?;
     let sum = |name| exposition::sum(&text, name, &[]);
     Ok(Some((sum("api_send_entries_sum"), sum("api_send_entries_count"))))
-}
-
-async fn purge(stack: &Stack) -> Result<(), BenchError> {
-    let failed = |reason| BenchError::Http { what: "SQS", reason };
-    let purged = stack.sqs_client().purge_queue().queue_url(stack.queue_url()).send().await;
-    purged.map(drop).map_err(|error| failed(service::detail::causes(&error)))
 }
 
 /// Latencies of one round, sorted.

@@ -286,7 +286,7 @@ impl fmt::Display for PeersReport {
             "jobs per CPU-s",
             "CPU-ms a job",
             "rounds",
-            "ours is",
+            "times ours",
             "kB a picture",
             "peak RSS, MiB",
             "outside rendering",
