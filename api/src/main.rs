@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use api::app::{Application, Ports, Stopped};
 use api::metrics;
-use api::queue::SqsQueue;
+use api::queue::{JobQueue, SqsQueue};
 use api::settings::{ApiSettings, Secrets};
 use api::store::S3Records;
 use clap::Parser;
@@ -19,6 +19,8 @@ use service::{admin, aws, health, settings, shutdown, telemetry};
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(9);
 const MAX_ATTEMPTS: u32 = 2;
+/// For calls that no request waits for any more: nobody has been promised anything, so a log line is all that is lost.
+const LAST_SENDS: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     if let Some(code) = health::asked(std::env::args_os()) {
@@ -72,8 +74,9 @@ async fn run(settings: &ApiSettings, secrets: Secrets) -> Result<Stopped, Box<dy
         .force_path_style(aws::s3_needs_path_style(&config))
         .build();
     let backend = &settings.backend;
+    let queue = Arc::new(SqsQueue::new(aws_sdk_sqs::Client::from_conf(sqs), backend.sqs_queue_url.clone()));
     let ports = Ports {
-        queue: Arc::new(SqsQueue::new(aws_sdk_sqs::Client::from_conf(sqs), backend.sqs_queue_url.clone())),
+        queue: Arc::clone(&queue) as Arc<dyn JobQueue>,
         records: Arc::new(S3Records::new(aws_sdk_s3::Client::from_conf(s3), backend.s3_bucket_name.clone())),
         now: Timestamp::now,
     };
@@ -81,6 +84,10 @@ async fn run(settings: &ApiSettings, secrets: Secrets) -> Result<Stopped, Box<dy
     let application = Application::build(settings, secrets, ports, readiness).await?;
     tracing::info!(listen_addr = %application.local_addr(), %admin_addr, "image-api is listening");
     let stopped = application.run_until_stopped(stop.cancelled_owned()).await;
+    // Whatever a request still waits for has been waited for above.
+    if tokio::time::timeout(LAST_SENDS, queue.drained()).await.is_err() {
+        tracing::warn!("calls to the queue are still under way, leaving them");
+    }
     tracing::info!(drained = stopped == Stopped::Drained, "image-api has stopped");
     Ok(stopped)
 }

@@ -14,10 +14,16 @@ pub const PROBLEMS: &str = "api_problems_total";
 pub const RATE_LIMITED: &str = "api_rate_limited_total";
 pub const POLLS: &str = "api_polls_total";
 pub const WAITERS: &str = "api_waiters";
+pub const SENDING: &str = "api_jobs_sending";
+pub const SEND_ENTRIES: &str = "api_send_entries";
+pub const SEND_DURATION: &str = "api_send_duration_seconds";
 
 /// Upper bounds for `service::telemetry::install_metrics`: a send or a read takes 5 to 100 ms, a held answer up to 20 s.
-pub const BUCKETS: &[(&str, &[f64])] =
-    &[(REQUEST_DURATION, &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 25.0])];
+pub const BUCKETS: &[(&str, &[f64])] = &[
+    (REQUEST_DURATION, &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 25.0]),
+    (SEND_ENTRIES, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]),
+    (SEND_DURATION, &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]),
+];
 
 /// How an attempt to accept a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,16 +34,19 @@ pub enum Enqueued {
     Replayed,
     /// The queue did not confirm the message.
     Failed,
+    /// The queue has confirmed the message, and the client had gone.
+    Unheard,
 }
 
 impl Enqueued {
-    const ALL: [Self; 3] = [Self::Accepted, Self::Replayed, Self::Failed];
+    const ALL: [Self; 4] = [Self::Accepted, Self::Replayed, Self::Failed, Self::Unheard];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
             Self::Replayed => "replayed",
             Self::Failed => "failed",
+            Self::Unheard => "unheard",
         }
     }
 }
@@ -90,7 +99,7 @@ pub struct Metric {
 pub fn catalogue() -> Vec<Metric> {
     let counter = |name, labels, help| Metric { name, kind: Kind::Counter, unit: Unit::Count, labels, help };
     vec![
-        counter(JOBS_ENQUEUED, &["result"], "Jobs by how accepting them ended: accepted, replayed or failed."),
+        counter(JOBS_ENQUEUED, &["result"], "Jobs by how accepting them ended: accepted, replayed, failed or unheard."),
         counter(JOBS_CANCELED, &[], "Jobs withdrawn by their caller."),
         Metric {
             name: REQUEST_DURATION,
@@ -108,6 +117,27 @@ pub fn catalogue() -> Vec<Metric> {
             unit: Unit::Count,
             labels: &[],
             help: "Requests held by Prefer: wait at the moment.",
+        },
+        Metric {
+            name: SENDING,
+            kind: Kind::Gauge,
+            unit: Unit::Count,
+            labels: &[],
+            help: "Jobs handed to the queue and not confirmed yet.",
+        },
+        Metric {
+            name: SEND_ENTRIES,
+            kind: Kind::Histogram,
+            unit: Unit::Count,
+            labels: &[],
+            help: "Jobs in one SendMessageBatch.",
+        },
+        Metric {
+            name: SEND_DURATION,
+            kind: Kind::Histogram,
+            unit: Unit::Seconds,
+            labels: &["result"],
+            help: "One SendMessageBatch, retries included, by what became of its jobs: ok, partial or failed.",
         },
     ]
 }
@@ -127,6 +157,7 @@ pub fn describe() {
     Status::ALL.iter().for_each(|status| counter!(POLLS, "status" => status.as_str()).absolute(0));
     counter!(JOBS_CANCELED).absolute(0);
     gauge!(WAITERS).set(0.0);
+    gauge!(SENDING).set(0.0);
 }
 
 /// Counts the end of an attempt to accept a job.
@@ -159,6 +190,38 @@ pub fn answered(route: String, status: u16, took: Duration) {
     histogram!(REQUEST_DURATION, "route" => route, "status" => status.to_string()).record(took);
 }
 
+/// Records a call to the queue.
+pub fn sent(entries: usize, failed: usize, took: Duration) {
+    let result = match failed {
+        0 => "ok",
+        failed if failed == entries => "failed",
+        _ => "partial",
+    };
+    histogram!(SEND_ENTRIES).record(count(entries));
+    histogram!(SEND_DURATION, "result" => result).record(took);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a few thousand at most")]
+fn count(jobs: usize) -> f64 {
+    jobs as f64
+}
+
+/// Counts jobs that are being sent until dropped, however it ends.
+pub struct Sending(usize);
+
+impl Sending {
+    pub fn begin(jobs: usize) -> Self {
+        gauge!(SENDING).increment(count(jobs));
+        Self(jobs)
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        gauge!(SENDING).decrement(count(self.0));
+    }
+}
+
 /// Counts a held request until dropped, however it ends.
 pub struct Waiting(());
 
@@ -180,17 +243,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_metric_but_the_histogram_is_exported_from_the_start() {
+    fn every_metric_but_the_histograms_is_exported_from_the_start() {
         let recorder = service::telemetry::recorder(BUCKETS).unwrap().build_recorder();
         ::metrics::with_local_recorder(&recorder, || {
             describe();
             answered("/v1/jobs".into(), 202, Duration::from_millis(7));
+            sent(10, 3, Duration::from_millis(7));
         });
         let text = recorder.handle().render();
         for Metric { name, .. } in catalogue() {
             assert!(text.contains(&format!("# TYPE {name} ")), "{name} is missing in\n{text}");
         }
         assert!(text.contains(r#"api_jobs_enqueued_total{result="failed"} 0"#), "{text}");
+        assert!(text.contains(r#"api_send_entries_bucket{le="9"} 0"#), "{text}");
+        assert!(text.contains(r#"api_send_duration_seconds_count{result="partial"} 1"#), "{text}");
         assert!(text.contains(r#"api_request_duration_seconds_bucket{route="/v1/jobs",status="202",le="0.01"} 1"#));
     }
 }

@@ -44,7 +44,7 @@ enum Command {
     Submit(SubmitArgs),
     /// Removes all data: queues, objects, logs, keys.
     Reset(ResetArgs),
-    /// Measures a worker's memory and CPU under full load, in a stack of its own.
+    /// Measures CPU and memory in a stack of its own: a worker under full load, or a comparison.
     Bench(BenchArgs),
     /// Applies the Terraform configuration to emulators of AWS, runs the pipeline on it, and destroys it.
     Terraform(TerraformArgs),
@@ -234,9 +234,9 @@ async fn measure(dir: &Path, args: BenchArgs) -> Outcome {
     if !args.no_build && !build().await? {
         return Err("the build failed: see above".into());
     }
-    let binaries = binaries_dir()?;
+    let (workspace, binaries) = (workspace(), binaries_dir()?);
     let report = tokio::select! {
-        report = bench(&args, dir, &binaries) => report?,
+        report = bench(&args, dir, &binaries, &workspace) => report?,
         () = signal.cancelled() => return Ok(ExitCode::FAILURE),
     };
     if args.json {

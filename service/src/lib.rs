@@ -11,3 +11,4 @@ pub mod detail;
 pub mod serve;
 pub mod shutdown;
 pub mod aws;
+pub mod batching;

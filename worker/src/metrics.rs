@@ -28,9 +28,10 @@ const MODEL_RATE: &str = "worker_model_rate_limit";
 const ERRORS: &str = "worker_errors_total";
 const CIRCUIT_OPEN: &str = "worker_circuit_open";
 const RECEIVES: &str = "worker_receives_total";
+const DELETE_ENTRIES: &str = "worker_delete_entries";
 
 /// The catalogue, held to docs/metrics.md by a test.
-pub const CATALOGUE: [MetricInfo; 14] = [
+pub const CATALOGUE: [MetricInfo; 15] = [
     MetricInfo { name: JOBS, kind: "counter", labels: "outcome", help: "Deliveries by how their processing ended" },
     MetricInfo {
         name: JOB_DURATION,
@@ -75,13 +76,15 @@ pub const CATALOGUE: [MetricInfo; 14] = [
         help: "1 while the environment is at fault and nothing is received",
     },
     MetricInfo { name: RECEIVES, kind: "counter", labels: "result", help: "Calls to receive by result" },
+    MetricInfo { name: DELETE_ENTRIES, kind: "histogram", labels: "", help: "Deliveries in one DeleteMessageBatch" },
 ];
 
 /// Upper bounds in seconds. Model calls take seconds, CPU steps tens of milliseconds, waits up to minutes.
-pub const BUCKETS: [(&str, &[f64]); 4] = [
+pub const BUCKETS: [(&str, &[f64]); 5] = [
     (JOB_DURATION, &[0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 30.0, 60.0, 90.0, 180.0, 600.0]),
     (STEP_DURATION, &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 30.0, 60.0, 90.0]),
     (CPU_TASK_SECONDS, &[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0]),
+    (DELETE_ENTRIES, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]),
     (QUEUE_WAIT, &[0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0]),
 ];
 
@@ -164,6 +167,7 @@ pub fn describe() {
         drop(histogram!(STEP_DURATION, "step" => step.as_str()));
     }
     drop(histogram!(CPU_TASK_SECONDS, "task" => "render"));
+    drop(histogram!(DELETE_ENTRIES));
     counter!(PUBLISHED_BYTES).increment(0);
     gauge!(IN_FLIGHT).set(0);
     gauge!(MODEL_RATE).set(0);
@@ -214,6 +218,11 @@ pub fn error(kind: Kind) {
 
 pub fn circuit_open(open: bool) {
     gauge!(CIRCUIT_OPEN).set(u8::from(open));
+}
+
+#[expect(clippy::cast_precision_loss, reason = "ten at most")]
+pub fn deleting(entries: usize) {
+    histogram!(DELETE_ENTRIES).record(entries as f64);
 }
 
 pub fn received(result: &'static str) {

@@ -5,12 +5,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName};
 use jiff::Timestamp;
+use service::batching::{BatchCall, Batching, Limits};
 use thiserror::Error;
+
+use crate::metrics;
 
 /// SQS hands over at most this many messages in one receive.
 pub const MAX_RECEIVE: usize = 10;
+
+/// SQS deletes at most this many messages in one call.
+pub const MAX_DELETE: usize = 10;
 
 /// One hand-over of a job by the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,12 +69,12 @@ pub trait JobQueue: Send + Sync + 'static {
     async fn delete(&self, receipt: &str) -> Result<(), QueueError>;
 }
 
-/// The queue on SQS.
-#[derive(Debug, Clone)]
+/// The queue on SQS. Deletes that are asked for while a call is under way share the next one (docs/adr/0017).
 pub struct SqsQueue {
     /// Its read timeout must be longer than the long poll.
     receiving: Client,
     settling: Client,
+    deletes: Batching<DeleteMessageBatch>,
     url: String,
     wait: Duration,
     lease: Duration,
@@ -78,6 +84,17 @@ pub struct SqsQueue {
 const RECEIVE_SLACK: Duration = Duration::from_secs(10);
 const SETTLE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(12);
+
+const DELETES: Limits = Limits {
+    entries: MAX_DELETE,
+    // Receipts are short.
+    weight: usize::MAX,
+    calls: 16,
+    // Each holds a slot, so the slots are the limit.
+    waiting: usize::MAX,
+    // Above what SQS usually takes. Nobody but the slot waits for it.
+    patience: Duration::from_millis(50),
+};
 
 impl SqsQueue {
     /// Makes the adapter: `wait` is the long poll (0 to 20 s), `lease` the time a delivery stays hidden at first.
@@ -90,10 +107,13 @@ impl SqsQueue {
             Client::from_conf(config)
         };
         let receive_timeout = wait + RECEIVE_SLACK;
+        let settling = client(SETTLE_ATTEMPT_TIMEOUT, SETTLE_TIMEOUT, 3);
+        let deletes = DeleteMessageBatch { client: settling.clone(), url: url.clone() };
         Self {
             // One attempt: the consumer's loop is the retry, and it logs and backs off.
             receiving: client(receive_timeout, receive_timeout, 1),
-            settling: client(SETTLE_ATTEMPT_TIMEOUT, SETTLE_TIMEOUT, 3),
+            settling,
+            deletes: Batching::new(deletes, DELETES),
             url,
             wait,
             lease,
@@ -136,14 +156,49 @@ impl JobQueue for SqsQueue {
     }
 
     async fn delete(&self, receipt: &str) -> Result<(), QueueError> {
-        self.settling
-            .delete_message()
-            .queue_url(&self.url)
-            .receipt_handle(receipt)
-            .send()
-            .await
-            .map_err(|error| classify(&error))?;
-        Ok(())
+        let deleted = self.deletes.ask(receipt.to_owned()).await;
+        deleted.unwrap_or_else(|none| Err(QueueError::Unavailable(none.to_string())))
+    }
+}
+
+/// Each receipt is one entry and has a result of its own.
+struct DeleteMessageBatch {
+    client: Client,
+    url: String,
+}
+
+#[async_trait]
+impl BatchCall for DeleteMessageBatch {
+    type Entry = String;
+    type Outcome = Result<(), QueueError>;
+
+    async fn call(&self, receipts: &[String]) -> Vec<Self::Outcome> {
+        metrics::deleting(receipts.len());
+        let entries = receipts.iter().enumerate().map(|(index, receipt)| {
+            let entry = DeleteMessageBatchRequestEntry::builder().id(index.to_string()).receipt_handle(receipt);
+            entry.build().expect("id and receipt are set")
+        });
+        let request = self.client.delete_message_batch().queue_url(&self.url);
+        let output = match request.set_entries(Some(entries.collect())).send().await {
+            Ok(output) => output,
+            Err(error) => return vec![Err(classify(&error)); receipts.len()],
+        };
+        // A 200 may carry entries that were not deleted, and one that is named nowhere was not confirmed.
+        let unnamed = || Err(QueueError::Unavailable("the entry is missing in the answer".to_owned()));
+        let mut results: Vec<_> = receipts.iter().map(|_| unnamed()).collect();
+        let position = |id: &str| id.parse::<usize>().ok().filter(|&index| index < receipts.len());
+        for entry in output.successful() {
+            if let Some(index) = position(entry.id()) {
+                results[index] = Ok(());
+            }
+        }
+        for entry in output.failed() {
+            if let Some(index) = position(entry.id()) {
+                let detail = format!("{}: {}", entry.code(), entry.message().unwrap_or("no message"));
+                results[index] = Err(QueueError::from_code(entry.code(), service::detail::bounded(detail)));
+            }
+        }
+        results
     }
 }
 
@@ -177,25 +232,31 @@ where
         let credentials = crate::store::lacks_credentials(error);
         return if credentials { QueueError::Misconfigured(detail) } else { QueueError::Unavailable(detail) };
     };
-    if code.starts_with("KMS.") {
-        return QueueError::Misconfigured(detail);
-    }
-    match code.rsplit('.').next().unwrap_or(code) {
-        "ReceiptHandleIsInvalid" | "MessageNotInflight" => QueueError::NotOurs(detail),
-        // What SQS answers when the receipt has expired or asks beyond the 12 hours of one hand-over.
-        "InvalidParameterValue" | "InvalidParameterValueException" => QueueError::NotOurs(detail),
-        "NonExistentQueue"
-        | "QueueDoesNotExist"
-        | "AccessDenied"
-        | "AccessDeniedException"
-        | "InvalidClientTokenId"
-        | "UnrecognizedClientException"
-        | "InvalidSignatureException"
-        | "SignatureDoesNotMatch"
-        | "ExpiredToken"
-        | "ExpiredTokenException"
-        | "InvalidAddress" => QueueError::Misconfigured(detail),
-        _ => QueueError::Unavailable(detail),
+    QueueError::from_code(code, detail)
+}
+
+impl QueueError {
+    fn from_code(code: &str, detail: String) -> Self {
+        if code.starts_with("KMS.") {
+            return Self::Misconfigured(detail);
+        }
+        match code.rsplit('.').next().unwrap_or(code) {
+            "ReceiptHandleIsInvalid" | "MessageNotInflight" => Self::NotOurs(detail),
+            // What SQS answers when the receipt has expired or asks beyond the 12 hours of one hand-over.
+            "InvalidParameterValue" | "InvalidParameterValueException" => Self::NotOurs(detail),
+            "NonExistentQueue"
+            | "QueueDoesNotExist"
+            | "AccessDenied"
+            | "AccessDeniedException"
+            | "InvalidClientTokenId"
+            | "UnrecognizedClientException"
+            | "InvalidSignatureException"
+            | "SignatureDoesNotMatch"
+            | "ExpiredToken"
+            | "ExpiredTokenException"
+            | "InvalidAddress" => Self::Misconfigured(detail),
+            _ => Self::Unavailable(detail),
+        }
     }
 }
 

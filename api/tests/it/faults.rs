@@ -32,6 +32,7 @@ async fn without_the_queue_no_job_is_accepted() {
         (QueueError::Throttled("secret-host".into()), "2"),
         (QueueError::Unavailable("secret-host".into()), "5"),
         (QueueError::Misconfigured("secret-host".into()), "30"),
+        (QueueError::Backlogged, "2"),
     ] {
         let answer = api_with(Some(error), None).submit(json!({"prompt": "fox"})).await;
         answer.assert_problem(503, "queue_unavailable");

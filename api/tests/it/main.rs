@@ -6,6 +6,7 @@ mod support;
 mod submit;
 mod requests;
 mod batch;
+mod sends;
 mod status;
 mod wait;
 mod cancel;

@@ -3,20 +3,32 @@
 mod exposition;
 mod proc;
 mod report;
+mod participant;
+mod tools;
+mod flame;
+mod peers;
+mod api;
+mod api_report;
 
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
+use serde::Serialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::bedrock::{BedrockOptions, Detail, Latency};
 use crate::stack::{Stack, StackError, StackOptions};
 use crate::traces::TraceCollector;
+use crate::venv::VenvError;
 
+pub use api::ApiArgs;
+pub use api_report::ApiReport;
+pub use peers::{PeersArgs, PeersReport};
 pub use report::Report;
 
 /// Different pictures of a run. Painting one costs the stand-in as much CPU as rendering it costs the worker, and they
@@ -48,11 +60,52 @@ pub struct BenchArgs {
     #[arg(long)]
     pub traces: bool,
     /// Print JSON instead of the table.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
     /// Start the binaries as they are.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub no_build: bool,
+    #[command(subcommand)]
+    pub what: Option<What>,
+}
+
+/// Comparisons. Without one, it is a worker under full load.
+#[derive(Debug, Clone, Subcommand)]
+pub enum What {
+    /// Accepts jobs, beside `FastAPI` with boto3 on the same SQS. Needs Python 3.10 and, once, the network.
+    Api(ApiArgs),
+    /// Performs jobs, beside Python with Pillow and Node with sharp on the same queue. Needs Python 3.10, Node 20 and, once, the network.
+    Peers(PeersArgs),
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Measured {
+    Worker(Report),
+    Api(Box<ApiReport>),
+    Peers(PeersReport),
+}
+
+impl Measured {
+    /// Returns whether every limit is kept and every goal met.
+    pub fn passed(&self) -> bool {
+        match self {
+            Self::Worker(report) => report.passed(),
+            Self::Api(report) => report.passed(),
+            Self::Peers(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Worker(report) => report.fmt(f),
+            Self::Api(report) => report.fmt(f),
+            Self::Peers(report) => report.fmt(f),
+        }
+    }
 }
 
 /// Nothing was measured.
@@ -60,6 +113,10 @@ pub struct BenchArgs {
 pub enum BenchError {
     #[error(transparent)]
     Stack(#[from] StackError),
+    #[error(transparent)]
+    Install(#[from] VenvError),
+    #[error("{name} {reason}; its output is in {log}")]
+    Participant { name: &'static str, reason: String, log: String },
     #[error("{what} cannot be read: {source}")]
     Io { what: &'static str, source: io::Error },
     #[error("{what} did not answer as expected: {reason}")]
@@ -72,13 +129,27 @@ pub enum BenchError {
     Failures { outcomes: String },
 }
 
-/// Starts a stack with one worker in a folder of its own under `dir`, performs the jobs and measures the worker.
+/// Measures in a stack of its own, in a folder of its own under `dir`, which also has the tools.
 ///
 /// # Errors
-/// When the stack does not start, or not every job succeeds at its first delivery.
-pub async fn bench(args: &BenchArgs, dir: &Path, binaries_dir: &Path) -> Result<Report, BenchError> {
+/// When the stack does not start, or not every job succeeds.
+pub async fn bench(
+    args: &BenchArgs,
+    dir: &Path,
+    binaries_dir: &Path,
+    workspace: &Path,
+) -> Result<Measured, BenchError> {
+    std::fs::create_dir_all(dir).map_err(|source| BenchError::Io { what: "the folder of the run", source })?;
+    Ok(match &args.what {
+        None => Measured::Worker(worker(args, dir, binaries_dir).await?),
+        Some(What::Api(args)) => Measured::Api(Box::new(api::compare(args, dir, binaries_dir, workspace).await?)),
+        Some(What::Peers(args)) => Measured::Peers(peers::compare(args, dir, binaries_dir, workspace).await?),
+    })
+}
+
+/// Starts a stack with one worker, performs the jobs and measures the worker.
+async fn worker(args: &BenchArgs, dir: &Path, binaries_dir: &Path) -> Result<Report, BenchError> {
     let folder = |source| BenchError::Io { what: "the folder of the run", source };
-    std::fs::create_dir_all(dir).map_err(folder)?;
     // Sources are megabytes each: the folder goes when the run is over.
     let mut data = tempfile::Builder::new().prefix("bench-").tempdir_in(dir).map_err(folder)?;
     let collector = match args.traces {
@@ -163,10 +234,13 @@ async fn measure(args: &BenchArgs, stack: &Stack) -> Result<Report, BenchError> 
         wall_seconds,
         jobs_per_second: jobs / wall_seconds,
         peak_in_flight,
+        jobs_per_cpu_second: jobs / total,
         cpu_total_ms: total * 1000.0 / jobs,
         cpu_inside_ms: inside * 1000.0 / jobs,
         cpu_outside_ms: outside * 1000.0 / jobs,
         outside_percent: outside / inside * 100.0,
+        jobs_per_delete: after.deletes.0 / after.deletes.1,
+        lease_extensions: after.lease_extensions,
         idle_rss_mib: mib(idle.rss),
         peak_rss_mib: mib(busy.peak_rss),
         spans: None,
@@ -199,6 +273,9 @@ struct Look {
     ended: u32,
     in_flight: u32,
     inside_seconds: f64,
+    /// Deliveries deleted, and calls that did it.
+    deletes: (f64, f64),
+    lease_extensions: u32,
     outcomes: String,
 }
 
@@ -220,6 +297,11 @@ impl Look {
             ended: count(exposition::sum(text, "worker_jobs_total", &[])),
             in_flight: count(exposition::sum(text, "worker_deliveries_in_flight", &[])),
             inside_seconds: exposition::sum(text, "worker_cpu_task_seconds_sum", &["task=\"render\""]),
+            deletes: (
+                exposition::sum(text, "worker_delete_entries_sum", &[]),
+                exposition::sum(text, "worker_delete_entries_count", &[]),
+            ),
+            lease_extensions: count(exposition::sum(text, "worker_lease_extensions_total", &["result=\"extended\""])),
             outcomes: outcomes.map(|(labels, n)| format!("{} {n}", labels.join(","))).collect::<Vec<_>>().join("; "),
         }
     }

@@ -115,6 +115,7 @@ pub enum StackError {
 pub struct Stack {
     endpoints: Endpoints,
     secrets: Secrets,
+    child_env: Vec<(String, String)>,
     http: reqwest::Client,
     // In the order of a stop.
     api: Process,
@@ -184,8 +185,10 @@ impl Stack {
             workers.push(process.await.map_err(failed("a worker"))?);
         }
 
+        let mut child_env = settings.with_common(loopback(0), settings.worker());
+        child_env.extend(settings.api(loopback(0)));
         let http = reqwest::Client::builder().no_proxy().build().expect("a client without TLS has nothing to load");
-        let mut stack = Self { endpoints, secrets, http, api, workers, watchdog, stand_ins, aws, data };
+        let mut stack = Self { endpoints, secrets, child_env, http, api, workers, watchdog, stand_ins, aws, data };
         if let Err(error) = stack.wait_ready().await {
             stack.stop().await;
             return Err(error);
@@ -334,6 +337,21 @@ impl Stack {
         let new = process.restarted(old).await.map_err(failed)?;
         process.ready(&self.http, READY_TIMEOUT).await?;
         Ok(new)
+    }
+
+    /// Returns the variables of an API and a worker, for a program of the caller's own in their place.
+    pub(crate) fn child_env(&self) -> &[(String, String)] {
+        &self.child_env
+    }
+
+    /// Has a process group ended if this process is killed.
+    pub(crate) async fn watch(&self, pid: u32) -> io::Result<()> {
+        self.watchdog.watch(pid).await
+    }
+
+    /// Takes back [`watch`](Self::watch): the process group has ended.
+    pub(crate) async fn forget(&self, pid: u32) {
+        self.watchdog.forget(pid).await;
     }
 
     fn processes(&self) -> impl Iterator<Item = &Process> {

@@ -69,6 +69,13 @@ async fn one_trace_shows_a_job_from_the_request_to_the_picture() {
     let enqueue = named(&spans, "enqueue");
     assert_eq!((enqueue.kind, &enqueue.parent_id), ("producer", &submit.span_id));
 
+    // The call is no part of one request's trace: it may carry jobs of many. It ended before the request.
+    let calls = collector.spans().into_iter().filter(|span| span.name == "send batch").collect::<Vec<_>>();
+    let send = named(&calls, "send batch");
+    assert_eq!((send.service.as_str(), send.kind, send.parent_id.as_str()), ("image-api", "client", ""));
+    assert_eq!(send.links, [(enqueue.trace_id.clone(), enqueue.span_id.clone())]);
+    assert_eq!(send.attributes["messaging.batch.message_count"], "1");
+
     let wait = named(&spans, "queue wait");
     let process = named(&spans, "process job");
     assert_eq!((process.service.as_str(), process.kind), ("image-worker", "consumer"));

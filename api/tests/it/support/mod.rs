@@ -2,6 +2,7 @@
 
 mod memory_queue;
 mod memory_records;
+mod scripted_sqs;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use tower::ServiceExt;
 
 pub(crate) use memory_queue::{BrokenQueue, MemoryQueue};
 pub(crate) use memory_records::{BrokenRecords, ContendedRecords, MemoryRecords, PanickingRecords};
+pub(crate) use scripted_sqs::{Fate, ScriptedSqs};
 
 pub(crate) const NORTH_KEY: &str = "north-key-0000000001";
 pub(crate) const SOUTH_KEY: &str = "south-key-0000000001";

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use aws_sdk_sqs::types::QueueAttributeName;
 use devstack::stack::provision::Queues;
 use jiff::{SignedDuration, Timestamp};
-use worker::queue::{Delivery, JobQueue, MAX_RECEIVE, QueueError, SqsQueue};
+use worker::queue::{Delivery, JobQueue, MAX_DELETE, MAX_RECEIVE, QueueError, SqsQueue};
 
 use super::{QueueUnderTest, Server, kept_everywhere, kept_on_servers};
 use crate::support::{MAX_RECEIVE_COUNT, MemoryQueue};
@@ -26,6 +26,7 @@ kept_everywhere!(
     an_older_receipt_does_no_harm,
     a_receipt_that_never_was_is_noticed,
     a_deleted_message_is_gone,
+    deletes_asked_for_together_succeed_and_fail_one_by_one,
     after_the_last_hand_over_a_message_is_dead_byte_for_byte,
     a_long_poll_ends_when_a_message_arrives,
     a_poll_of_an_empty_queue_comes_back_empty,
@@ -182,6 +183,37 @@ async fn a_deleted_message_is_gone(server: Server) {
     let held = tested.queue.set_visibility(&delivery.receipt, LONG).await;
     assert!(matches!(held, Err(QueueError::NotOurs(_))), "{held:?}");
     assert_ne!(tested.receive_one().await.message_id, delivery.message_id);
+}
+
+async fn deletes_asked_for_together_succeed_and_fail_one_by_one(server: Server) {
+    let tested = server.queue(POLL, LONG).await;
+    let mut held: Vec<Delivery> = vec![];
+    for n in 0..2 * MAX_DELETE + 3 {
+        tested.backstage.send(&n.to_string()).await;
+    }
+    while held.len() < 2 * MAX_DELETE + 3 {
+        held.extend(tested.queue.receive(MAX_RECEIVE).await.unwrap());
+    }
+    let kept = held.split_off(2 * MAX_DELETE);
+    // Every third is one that the queue has never given out.
+    let receipts = held.iter().enumerate().flat_map(|(n, delivery)| {
+        let wrong = (n % 2 == 0).then(|| (format!("never-was-{n}"), false));
+        [Some((delivery.receipt.clone(), true)), wrong].into_iter().flatten()
+    });
+    let receipts: Vec<(String, bool)> = receipts.collect();
+    let deletes = receipts.iter().map(|(receipt, _)| tested.queue.delete(receipt));
+    let results = futures::future::join_all(deletes).await;
+    for ((receipt, exists), result) in receipts.iter().zip(results) {
+        match exists {
+            true => assert_eq!(result, Ok(()), "{receipt}"),
+            false => assert!(matches!(result, Err(QueueError::NotOurs(_))), "{receipt}: {result:?}"),
+        }
+    }
+    assert_eq!(tested.backstage.backlog().await, (0, kept.len()));
+    for delivery in kept {
+        tested.give_back(&delivery).await;
+    }
+    assert_eq!(tested.backstage.backlog().await, (3, 0));
 }
 
 /// Everything SQS lets through that JSON, XML or a form could break, up to the longest body.

@@ -1,0 +1,330 @@
+//! `cargo dev bench api`: what accepting a job costs, beside `FastAPI` with boto3 on the same SQS.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::api_report::{ApiReport, Load, Side, mean};
+use super::participant::Candidate;
+use super::proc::usage;
+use super::{BenchError, REQUEST_TIMEOUT, env, exposition, flame, tools};
+use crate::stack::ports::{chosen, loopback};
+use crate::stack::{Stack, StackOptions};
+
+/// Requests before each measurement.
+const WARM_UP: u32 = 300;
+/// How long the process is sampled for a flame graph.
+const SAMPLED: Duration = Duration::from_secs(5);
+/// Of the length that people write.
+const PROMPT: &str = "a watercolour of a lake between wooded hills in the early morning, mist over the water, for a \
+                      worksheet about the water cycle, no text";
+
+/// Settings of `cargo dev bench api`.
+#[derive(Debug, Clone, Args)]
+pub struct ApiArgs {
+    /// Jobs that each accepts in each round from clients that never rest.
+    #[arg(long, default_value_t = 6000, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    pub requests: u32,
+    /// Clients that never rest.
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub clients: u32,
+    /// Jobs a second at the fixed rate, whatever the answers take.
+    #[arg(long, default_value_t = 150, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub rate: u32,
+    /// Seconds at the fixed rate, in each round.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub seconds: u32,
+    /// Rounds; every other one begins with the baseline.
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Draw where image-api spends its CPU, as an SVG: one more load, under `perf`.
+    #[arg(long, value_name = "FILE")]
+    pub flame: Option<PathBuf>,
+}
+
+/// Starts a stack without workers and the baseline beside it, and gives both the same requests in turn.
+///
+/// # Errors
+/// When something does not start, or a request is not answered with 202.
+pub(super) async fn compare(
+    args: &ApiArgs,
+    dir: &Path,
+    binaries: &Path,
+    workspace: &Path,
+) -> Result<ApiReport, BenchError> {
+    let python = tools::fastapi(dir).await?;
+    let folder = |source| BenchError::Io { what: "the folder of the run", source };
+    let mut data = tempfile::Builder::new().prefix("bench-").tempdir_in(dir).map_err(folder)?;
+    let options = StackOptions {
+        workers: 0,
+        restart: false,
+        api_env: env(["JOBS_PER_MINUTE", "JOBS_BURST", "POLLS_PER_MINUTE"].map(|limit| (limit, "1000000"))),
+        ..StackOptions::new(data.path(), binaries)
+    };
+    // Until the run has succeeded its logs are worth more than the space.
+    data.disable_cleanup(true);
+    let stack = Stack::start(options).await?;
+    let measured = rounds(args, &stack, &python, &workspace.join("loadtest/peers/fastapi/app.py")).await;
+    stack.stop().await;
+    data.disable_cleanup(measured.is_err());
+    measured
+}
+
+/// One under test.
+struct Subject {
+    pid: u32,
+    url: String,
+    /// Where it tells how many jobs share a call.
+    metrics_url: Option<String>,
+}
+
+async fn rounds(args: &ApiArgs, stack: &Stack, python: &Path, app: &Path) -> Result<ApiReport, BenchError> {
+    let http = client();
+    let port = chosen(0).map_err(|source| BenchError::Io { what: "a free port", source })?;
+    let base = format!("http://{}", loopback(port));
+    let mut variables = stack.child_env().to_vec();
+    let region = variables.iter().find(|(name, _)| name == "AWS_REGION").map(|(_, region)| region.clone());
+    variables.extend(env([("PEER_PORT", &port.to_string()), ("AWS_DEFAULT_REGION", &region.unwrap_or_default())]));
+    let candidate = Candidate {
+        name: "FastAPI: boto3",
+        program: python.to_owned(),
+        args: vec![app.into()],
+        env: variables,
+        ready_url: Some(format!("{base}/openapi.json")),
+    };
+    let participant = candidate.start(stack, &http).await?;
+    let gone = || BenchError::NoWorker(stack.logs_dir().display().to_string());
+    let subjects = [
+        Subject {
+            pid: stack.api_pid().ok_or_else(gone)?,
+            url: format!("{}/v1/jobs", stack.api_url()),
+            metrics_url: stack.admin_urls().first().map(|url| format!("{url}/metrics")),
+        },
+        Subject { pid: participant.pid(), url: format!("{base}/v1/jobs"), metrics_url: None },
+    ];
+    let mut turns: [[Vec<Turn>; 2]; 2] = Default::default();
+    let mut direct: Vec<Latencies> = Vec::new();
+    for round in 0..args.rounds as usize {
+        for position in 0..subjects.len() {
+            let index = (round + position) % subjects.len();
+            let subject = &subjects[index];
+            together(stack, subject, WARM_UP, args.clients).await?;
+            turns[index][0]
+                .push(measured(subject, args.requests, together(stack, subject, args.requests, args.clients)).await?);
+            turns[index][1].push(measured(subject, args.rate * args.seconds, apart(stack, subject, args)).await?);
+        }
+        direct.push(sent_directly(stack, args).await?);
+    }
+    participant.stop(stack).await?;
+    if let Some(svg) = &args.flame {
+        let load = together(stack, &subjects[0], u32::MAX, args.clients);
+        let title = format!("image-api, {} clients that never rest", args.clients);
+        let sampling = flame::sample(subjects[0].pid, SAMPLED, &title, svg);
+        tokio::select! {
+            sampled = sampling => sampled?,
+            ended = load => drop(ended?),
+        }
+    }
+    let [[our_together, our_apart], [their_together, their_apart]] = turns;
+    Ok(ApiReport {
+        rounds: args.rounds,
+        together: Load {
+            name: format!("{} clients that never rest", args.clients),
+            ours: Side::of(our_together),
+            baseline: Side::of(their_together),
+            direct_p50_ms: None,
+            direct_p99_ms: None,
+        },
+        apart: Load {
+            name: format!("{} jobs a second", args.rate),
+            ours: Side::of(our_apart),
+            baseline: Side::of(their_apart),
+            direct_p50_ms: Some(median(direct.iter().map(|direct| direct.at(0.5)).collect())),
+            direct_p99_ms: Some(median(direct.iter().map(|direct| direct.at(0.99)).collect())),
+        },
+    })
+}
+
+/// One round of one of them.
+struct Turn {
+    cpu_us: f64,
+    latencies: Latencies,
+    seconds: f64,
+    jobs_per_call: Option<f64>,
+}
+
+async fn measured(
+    subject: &Subject,
+    jobs: u32,
+    load: impl Future<Output = Result<Latencies, BenchError>>,
+) -> Result<Turn, BenchError> {
+    let look = || usage(subject.pid).map_err(|source| BenchError::Io { what: "the process under test", source });
+    let (calls, cpu, began) = (calls(subject).await?, look()?.cpu, Instant::now());
+    let latencies = load.await?;
+    let (seconds, cpu, after) = (began.elapsed().as_secs_f64(), look()?.cpu - cpu, self::calls(subject).await?);
+    let jobs_per_call = match (calls, after) {
+        (Some((jobs, calls)), Some((jobs_after, calls_after))) => Some((jobs_after - jobs) / (calls_after - calls)),
+        _ => None,
+    };
+    Ok(Turn { cpu_us: cpu.as_secs_f64() * 1e6 / f64::from(jobs), latencies, seconds, jobs_per_call })
+}
+
+/// Clients that send the next request when the last is answered.
+async fn together(stack: &Stack, subject: &Subject, requests: u32, clients: u32) -> Result<Latencies, BenchError> {
+    let left = Arc::new(AtomicU32::new(requests));
+    let http = client();
+    let mut all = JoinSet::new();
+    for _ in 0..clients {
+        let (left, request) = (Arc::clone(&left), submission(&http, stack, subject));
+        all.spawn(async move {
+            let mut latencies = Vec::new();
+            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                latencies.push(answered(request(), Instant::now()).await?);
+            }
+            Ok::<_, BenchError>(latencies)
+        });
+    }
+    let mut latencies = Vec::new();
+    while let Some(ended) = all.join_next().await {
+        latencies.extend(ended.expect("it does not panic")?);
+    }
+    Ok(Latencies::new(latencies))
+}
+
+/// Requests at fixed times; latency counts from when one was due.
+async fn apart(stack: &Stack, subject: &Subject, args: &ApiArgs) -> Result<Latencies, BenchError> {
+    let http = client();
+    let request = submission(&http, stack, subject);
+    paced(args, |due| answered(request(), due)).await
+}
+
+/// The same jobs by `SendMessage` from here.
+async fn sent_directly(stack: &Stack, args: &ApiArgs) -> Result<Latencies, BenchError> {
+    let sqs = stack.sqs_client();
+    let body = json!({ "prompt": PROMPT, "padding": "x".repeat(300) }).to_string();
+    paced(args, |due| {
+        let call = sqs.send_message().queue_url(stack.queue_url()).message_body(&body).send();
+        async move {
+            let failed = |reason| BenchError::Http { what: "SQS", reason };
+            call.await.map_err(|error| failed(service::detail::causes(&error)))?;
+            Ok(due.elapsed())
+        }
+    })
+    .await
+}
+
+async fn paced<F>(args: &ApiArgs, send: impl Fn(Instant) -> F) -> Result<Latencies, BenchError>
+where
+    F: Future<Output = Result<Duration, BenchError>> + Send + 'static,
+{
+    let began = Instant::now();
+    let mut all = JoinSet::new();
+    for number in 0..args.rate * args.seconds {
+        let due = began + Duration::from_secs(1) * number / args.rate;
+        tokio::time::sleep_until(due).await;
+        all.spawn(send(due));
+    }
+    let mut latencies = Vec::new();
+    while let Some(ended) = all.join_next().await {
+        latencies.push(ended.expect("it does not panic")?);
+    }
+    Ok(Latencies::new(latencies))
+}
+
+fn submission(
+    http: &reqwest::Client,
+    stack: &Stack,
+    subject: &Subject,
+) -> impl Fn() -> reqwest::RequestBuilder + use<> {
+    let body = json!({ "prompt": PROMPT, "seed": 7 });
+    let (http, url, key) = (http.clone(), subject.url.clone(), stack.api_key().to_owned());
+    move || http.post(&url).bearer_auth(&key).json(&body)
+}
+
+async fn answered(request: reqwest::RequestBuilder, since: Instant) -> Result<Duration, BenchError> {
+    let failed = |reason| BenchError::Http { what: "the API under test", reason };
+    let answer = request.send().await.map_err(|error| failed(error.to_string()))?;
+    let status = answer.status();
+    let body = answer.bytes().await.map_err(|error| failed(error.to_string()))?;
+    if status != 202 {
+        return Err(failed(format!("{status}: {}", String::from_utf8_lossy(&body))));
+    }
+    Ok(since.elapsed())
+}
+
+fn client() -> reqwest::Client {
+    let client = reqwest::Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build();
+    client.expect("a client without TLS has nothing to load")
+}
+
+/// Returns jobs sent and calls made so far; none for the baseline, which does not tell.
+async fn calls(subject: &Subject) -> Result<Option<(f64, f64)>, BenchError> {
+    let Some(url) = &subject.metrics_url else { return Ok(None) };
+    let text = async { client().get(url).send().await?.error_for_status()?.text().await }.await;
+    let text = text
+        .map_err(|error: reqwest::Error| BenchError::Http { what: "the API's /metrics", reason: error.to_string() })?;
+    let sum = |name| exposition::sum(&text, name, &[]);
+    Ok(Some((sum("api_send_entries_sum"), sum("api_send_entries_count"))))
+}
+
+/// Latencies of one round, sorted.
+struct Latencies(Vec<Duration>);
+
+impl Latencies {
+    fn new(mut latencies: Vec<Duration>) -> Self {
+        latencies.sort_unstable();
+        Self(latencies)
+    }
+
+    /// Returns a quantile in milliseconds.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a position"
+    )]
+    fn at(&self, quantile: f64) -> f64 {
+        let position = (self.0.len() as f64 * quantile).ceil() as usize;
+        self.0.get(position.saturating_sub(1)).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1000.0)
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+impl Side {
+    fn of(turns: Vec<Turn>) -> Self {
+        let rate = |turn: &Turn| f64::from(u32::try_from(turn.latencies.0.len()).unwrap_or(u32::MAX)) / turn.seconds;
+        Self {
+            cpu_us: turns.iter().map(|turn| turn.cpu_us).collect(),
+            p50_ms: median(turns.iter().map(|turn| turn.latencies.at(0.5)).collect()),
+            p99_ms: median(turns.iter().map(|turn| turn.latencies.at(0.99)).collect()),
+            jobs_per_second: mean(&turns.iter().map(rate).collect::<Vec<_>>()),
+            jobs_per_call: turns
+                .iter()
+                .map(|turn| turn.jobs_per_call)
+                .collect::<Option<Vec<_>>>()
+                .map(|all| mean(&all)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_of_the_sorted_latencies() {
+        let latencies = Latencies::new((1..=100).rev().map(Duration::from_millis).collect());
+        assert_eq!((latencies.at(0.5), latencies.at(0.99), latencies.at(1.0)), (50.0, 99.0, 100.0));
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+    }
+}
