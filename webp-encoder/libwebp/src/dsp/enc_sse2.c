@@ -579,46 +579,62 @@ static void FTransformWHT_SSE2(const int16_t* WEBP_RESTRICT in,
 // Compute susceptibility based on DCT-coeff histograms:
 // the higher, the "easier" the macroblock is to compress.
 
+// Counts the bins 0 to 3 and keeps the largest coefficient. Any other bin is seldom the fullest: only then all are counted.
 static void CollectHistogram_SSE2(const uint8_t* WEBP_RESTRICT ref,
                                   const uint8_t* WEBP_RESTRICT pred,
                                   int start_block, int end_block,
                                   VP8Histogram* WEBP_RESTRICT const histo) {
   const __m128i zero = _mm_setzero_si128();
   const __m128i max_coeff_thresh = _mm_set1_epi16(MAX_COEFF_THRESH);
-  int j;
-  int distribution[MAX_COEFF_THRESH + 1] = { 0 };
-  for (j = start_block; j < end_block; ++j) {
-    int16_t out[16];
-    int k;
-
-    FTransform_SSE2(ref + VP8DspScan[j], pred + VP8DspScan[j], out);
-
-    // Convert coefficients to bin (within out[]).
-    {
-      // Load.
-      const __m128i out0 = _mm_loadu_si128((__m128i*)&out[0]);
-      const __m128i out1 = _mm_loadu_si128((__m128i*)&out[8]);
-      const __m128i d0 = _mm_sub_epi16(zero, out0);
-      const __m128i d1 = _mm_sub_epi16(zero, out1);
-      const __m128i abs0 = _mm_max_epi16(out0, d0);   // abs(v), 16b
-      const __m128i abs1 = _mm_max_epi16(out1, d1);
-      // v = abs(out) >> 3
-      const __m128i v0 = _mm_srai_epi16(abs0, 3);
-      const __m128i v1 = _mm_srai_epi16(abs1, 3);
-      // bin = min(v, MAX_COEFF_THRESH)
-      const __m128i bin0 = _mm_min_epi16(v0, max_coeff_thresh);
-      const __m128i bin1 = _mm_min_epi16(v1, max_coeff_thresh);
-      // Store.
-      _mm_storeu_si128((__m128i*)&out[0], bin0);
-      _mm_storeu_si128((__m128i*)&out[8], bin1);
-    }
-
-    // Convert coefficients to bin.
-    for (k = 0; k < 16; ++k) {
-      ++distribution[out[k]];
+  const __m128i one = _mm_set1_epi16(1);
+  const __m128i two = _mm_set1_epi16(2);
+  const __m128i three = _mm_set1_epi16(3);
+  __m128i count0 = zero, count1 = zero, count2 = zero, count3 = zero;
+  __m128i largest = zero;
+  int16_t bins[16 * 16];   // at most 16 blocks
+  int16_t counts[8];
+  int j, k, rest, max_value = 0;
+  assert((end_block - start_block) % 2 == 0 && end_block - start_block <= 16);
+  for (j = start_block; j < end_block; j += 2) {
+    int16_t* const out = bins + 16 * (j - start_block);
+    FTransform2_SSE2(ref + VP8DspScan[j], pred + VP8DspScan[j], out);
+    for (k = 0; k < 32; k += 8) {
+      const __m128i coeffs = _mm_loadu_si128((const __m128i*)&out[k]);
+      const __m128i abs = _mm_max_epi16(coeffs, _mm_sub_epi16(zero, coeffs));
+      const __m128i bin = _mm_min_epi16(_mm_srai_epi16(abs, 3), max_coeff_thresh);
+      count0 = _mm_sub_epi16(count0, _mm_cmpeq_epi16(bin, zero));
+      count1 = _mm_sub_epi16(count1, _mm_cmpeq_epi16(bin, one));
+      count2 = _mm_sub_epi16(count2, _mm_cmpeq_epi16(bin, two));
+      count3 = _mm_sub_epi16(count3, _mm_cmpeq_epi16(bin, three));
+      largest = _mm_max_epi16(largest, bin);
+      _mm_storeu_si128((__m128i*)&out[k], bin);
     }
   }
-  VP8SetHistogramData(distribution, histo);
+  {
+    // Sum each of the four vectors; a bin has at most 256 entries.
+    const __m128i sum0 = _mm_add_epi16(_mm_unpacklo_epi16(count0, count1), _mm_unpackhi_epi16(count0, count1));
+    const __m128i sum2 = _mm_add_epi16(_mm_unpacklo_epi16(count2, count3), _mm_unpackhi_epi16(count2, count3));
+    const __m128i sum = _mm_add_epi16(_mm_unpacklo_epi32(sum0, sum2), _mm_unpackhi_epi32(sum0, sum2));
+    _mm_storeu_si128((__m128i*)counts, sum);
+  }
+  rest = 16 * (end_block - start_block);
+  for (k = 0; k < 4; ++k) {
+    const int count = counts[k] + counts[k + 4];
+    if (count > max_value) max_value = count;
+    rest -= count;
+  }
+  if (rest > max_value) {
+    int distribution[MAX_COEFF_THRESH + 1] = { 0 };
+    for (k = 0; k < 16 * (end_block - start_block); ++k) ++distribution[bins[k]];
+    VP8SetHistogramData(distribution, histo);
+    return;
+  }
+  _mm_storeu_si128((__m128i*)counts, largest);
+  histo->last_non_zero = 0;
+  for (k = 0; k < 8; ++k) {
+    if (counts[k] > histo->last_non_zero) histo->last_non_zero = counts[k];
+  }
+  histo->max_value = max_value;
 }
 
 //------------------------------------------------------------------------------

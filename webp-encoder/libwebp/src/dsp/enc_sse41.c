@@ -25,47 +25,6 @@
 #include "src/webp/types.h"
 
 //------------------------------------------------------------------------------
-// Compute susceptibility based on DCT-coeff histograms.
-
-static void CollectHistogram_SSE41(const uint8_t* WEBP_RESTRICT ref,
-                                   const uint8_t* WEBP_RESTRICT pred,
-                                   int start_block, int end_block,
-                                   VP8Histogram* WEBP_RESTRICT const histo) {
-  const __m128i max_coeff_thresh = _mm_set1_epi16(MAX_COEFF_THRESH);
-  int j;
-  int distribution[MAX_COEFF_THRESH + 1] = { 0 };
-  for (j = start_block; j < end_block; ++j) {
-    int16_t out[16];
-    int k;
-
-    VP8FTransform(ref + VP8DspScan[j], pred + VP8DspScan[j], out);
-
-    // Convert coefficients to bin (within out[]).
-    {
-      // Load.
-      const __m128i out0 = _mm_loadu_si128((__m128i*)&out[0]);
-      const __m128i out1 = _mm_loadu_si128((__m128i*)&out[8]);
-      // v = abs(out) >> 3
-      const __m128i abs0 = _mm_abs_epi16(out0);
-      const __m128i abs1 = _mm_abs_epi16(out1);
-      const __m128i v0 = _mm_srai_epi16(abs0, 3);
-      const __m128i v1 = _mm_srai_epi16(abs1, 3);
-      // bin = min(v, MAX_COEFF_THRESH)
-      const __m128i bin0 = _mm_min_epi16(v0, max_coeff_thresh);
-      const __m128i bin1 = _mm_min_epi16(v1, max_coeff_thresh);
-      // Store.
-      _mm_storeu_si128((__m128i*)&out[0], bin0);
-      _mm_storeu_si128((__m128i*)&out[8], bin1);
-    }
-
-    // Convert coefficients to bin.
-    for (k = 0; k < 16; ++k) {
-      ++distribution[out[k]];
-    }
-  }
-  VP8SetHistogramData(distribution, histo);
-}
-
 //------------------------------------------------------------------------------
 // Texture distortion
 //
@@ -331,7 +290,6 @@ static int Quantize2Blocks_SSE41(int16_t in[32], int16_t out[32],
 
 extern void VP8EncDspInitSSE41(void);
 WEBP_TSAN_IGNORE_FUNCTION void VP8EncDspInitSSE41(void) {
-  VP8CollectHistogram = CollectHistogram_SSE41;
   VP8EncQuantizeBlock = QuantizeBlock_SSE41;
   VP8EncQuantize2Blocks = Quantize2Blocks_SSE41;
   VP8EncQuantizeBlockWHT = QuantizeBlockWHT_SSE41;

@@ -1365,6 +1365,10 @@ static void RefineUsingDistortion(VP8EncIterator* WEBP_RESTRICT const it,
 }
 
 //------------------------------------------------------------------------------
+
+#include "src/enc/pruned_enc.h"
+
+//------------------------------------------------------------------------------
 // Entry point
 
 int VP8Decimate(VP8EncIterator* WEBP_RESTRICT const it,
@@ -1380,7 +1384,9 @@ int VP8Decimate(VP8EncIterator* WEBP_RESTRICT const it,
   VP8MakeLuma16Preds(it);
   VP8MakeChroma8Preds(it);
 
-  if (rd_opt > RD_OPT_NONE) {
+  if (method == 4) {
+    DecimatePruned(it, rd);
+  } else if (rd_opt > RD_OPT_NONE) {
     it->do_trellis = (rd_opt >= RD_OPT_TRELLIS_ALL);
     PickBestIntra16(it, rd);
     if (method >= 2) {

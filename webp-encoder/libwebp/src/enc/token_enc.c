@@ -201,9 +201,14 @@ int VP8RecordCoeffTokens(int ctx, const struct VP8Residual* const res,
 //------------------------------------------------------------------------------
 // Final coding pass, with known probabilities
 
+// The arithmetic coder with its state in registers, without a branch on the bit, and with up to four bytes of its output
+// pending: the same bytes as by VP8PutBit.
 int VP8EmitTokens(VP8TBuffer* const b, VP8BitWriter* const bw,
                   const uint8_t* const probas, int final_pass) {
   const VP8Tokens* p = b->pages;
+  int64_t value = bw->value;
+  int32_t range = bw->range;
+  int nb_bits = bw->nb_bits;
   assert(!b->error);
   while (p != NULL) {
     const VP8Tokens* const next = p->next;
@@ -212,16 +217,27 @@ int VP8EmitTokens(VP8TBuffer* const b, VP8BitWriter* const bw,
     const token_t* const tokens = TOKEN_DATA(p);
     while (n-- > N) {
       const token_t token = tokens[n];
-      const int bit = (token >> 15) & 1;
-      if (token & FIXED_PROBA_BIT) {
-        VP8PutBit(bw, bit, token & 0xffu);  // constant proba
-      } else {
-        VP8PutBit(bw, bit, probas[token & 0x3fffu]);
-      }
+      const int32_t bit = -(int32_t)((token >> 15) & 1);   // all ones or none
+      const int prob = (token & FIXED_PROBA_BIT) ? (int)(token & 0xffu)
+                                                 : probas[token & 0x3fffu];
+      const int32_t split = (range * prob) >> 8;
+      int shift;
+      value += (split + 1) & bit;
+      range = (bit & (range - split - 1)) | (~bit & split);
+      // 'range' is one less than the width of the interval, which is brought back to 128 and more.
+      shift = 7 ^ BitsLog2Floor((uint32_t)range + 1);
+      range = ((range + 1) << shift) - 1;
+      value <<= shift;
+      nb_bits += shift;
+      if (nb_bits > 24) VP8BitWriterFlush(bw, &value, &nb_bits);
     }
     if (final_pass) WebPSafeFree((void*)p);
     p = next;
   }
+  VP8BitWriterFlush(bw, &value, &nb_bits);
+  bw->value = (int32_t)value;
+  bw->range = range;
+  bw->nb_bits = nb_bits;
   if (final_pass) b->pages = NULL;
   return 1;
 }

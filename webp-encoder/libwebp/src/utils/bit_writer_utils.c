@@ -53,12 +53,7 @@ static int BitWriterResize(VP8BitWriter* const bw, size_t extra_size) {
   return 1;
 }
 
-static void Flush(VP8BitWriter* const bw) {
-  const int s = 8 + bw->nb_bits;
-  const int32_t bits = bw->value >> s;
-  assert(bw->nb_bits >= 0);
-  bw->value -= bits << s;
-  bw->nb_bits -= 8;
+static void AddByte(VP8BitWriter* const bw, int32_t bits) {
   if ((bits & 0xff) != 0xff) {
     size_t pos = bw->pos;
     if (!BitWriterResize(bw, bw->run + 1)) {
@@ -75,6 +70,26 @@ static void Flush(VP8BitWriter* const bw) {
     bw->pos = pos;
   } else {
     bw->run++;   // delay writing of bytes 0xff, pending eventual carry.
+  }
+}
+
+static void Flush(VP8BitWriter* const bw) {
+  const int s = 8 + bw->nb_bits;
+  const int32_t bits = bw->value >> s;
+  assert(bw->nb_bits >= 0);
+  bw->value -= bits << s;
+  bw->nb_bits -= 8;
+  AddByte(bw, bits);
+}
+
+void VP8BitWriterFlush(VP8BitWriter* const bw, int64_t* const value,
+                       int* const nb_bits) {
+  while (*nb_bits > 0) {
+    const int s = 8 + *nb_bits;
+    const int64_t bits = *value >> s;
+    *value -= bits << s;
+    *nb_bits -= 8;
+    AddByte(bw, (int32_t)bits);
   }
 }
 

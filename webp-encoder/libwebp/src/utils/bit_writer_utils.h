@@ -45,6 +45,9 @@ uint8_t* VP8BitWriterFinish(VP8BitWriter* const bw);
 // Only useful in case of error, when the internal buffer hasn't been grabbed!
 void VP8BitWriterWipeOut(VP8BitWriter* const bw);
 
+// Writes the bytes that are complete in a 'value' with up to 32 bits pending.
+void VP8BitWriterFlush(VP8BitWriter* const bw, int64_t* const value,
+                       int* const nb_bits);
 int VP8PutBit(VP8BitWriter* const bw, int bit, int prob);
 int VP8PutBitUniform(VP8BitWriter* const bw, int bit);
 void VP8PutBits(VP8BitWriter* const bw, uint32_t value, int nb_bits);

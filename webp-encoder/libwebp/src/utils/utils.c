@@ -193,12 +193,16 @@ static int CheckSizeArgumentsOverflow(uint64_t nmemb, size_t size) {
   return 1;
 }
 
+// Rust's allocator: see memory.rs.
+void* pruned_webp_take(size_t size, _Bool zeroed);
+void pruned_webp_give_back(void* ptr);
+
 void* WebPSafeMalloc(uint64_t nmemb, size_t size) {
   void* ptr;
   Increment(&num_malloc_calls);
   if (!CheckSizeArgumentsOverflow(nmemb, size)) return NULL;
   assert(nmemb * size > 0);
-  ptr = malloc((size_t)(nmemb * size));
+  ptr = pruned_webp_take((size_t)(nmemb * size), 0);
   AddMem(ptr, (size_t)(nmemb * size));
   return ptr;
 }
@@ -208,7 +212,7 @@ void* WebPSafeCalloc(uint64_t nmemb, size_t size) {
   Increment(&num_calloc_calls);
   if (!CheckSizeArgumentsOverflow(nmemb, size)) return NULL;
   assert(nmemb * size > 0);
-  ptr = calloc((size_t)nmemb, size);
+  ptr = pruned_webp_take((size_t)(nmemb * size), 1);
   AddMem(ptr, (size_t)(nmemb * size));
   return ptr;
 }
@@ -218,7 +222,7 @@ void WebPSafeFree(void* const ptr) {
     Increment(&num_free_calls);
     SubMem(ptr);
   }
-  free(ptr);
+  pruned_webp_give_back(ptr);
 }
 
 // Public API functions.
