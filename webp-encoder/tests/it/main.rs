@@ -76,8 +76,7 @@ fn pictures_without_a_pattern_decode() {
         let mut noise = Noise(seed * 0x9e37_79b9);
         let mut side = || 1 + u32::try_from(noise.next() % 90).unwrap();
         let (width, height) = (side(), side());
-        let rgb: Vec<u8> =
-            (0..width * height * 3).map(|_| u8::try_from(noise.next() % 256).unwrap()).collect();
+        let rgb: Vec<u8> = (0..width * height * 3).map(|_| u8::try_from(noise.next() % 256).unwrap()).collect();
         let quality = f32::from(u8::try_from(seed % 101).unwrap());
         let encoded = encode(&rgb, width, height, quality, 4).unwrap();
         assert_eq!(decoded(encoded.as_ref()).dimensions(), (width, height));

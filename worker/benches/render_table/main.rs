@@ -103,7 +103,10 @@ fn main() {
     report::print(&pictures, &outcomes);
     let sources: Vec<Vec<u8>> = pictures.iter().map(|picture| std::fs::read(&picture.path).unwrap()).collect();
     let (one, two) = variants::scaling(&sources, args.rounds.clamp(1, 3));
-    println!("\nTwo threads do {:.2} times the work of one: {one:.1} ms a picture alone, {two:.1} ms beside another.", 2.0 * one / two);
+    println!(
+        "\nTwo threads do {:.2} times the work of one: {one:.1} ms a picture alone, {two:.1} ms beside another.",
+        2.0 * one / two
+    );
     if let Some(folder) = args.plots {
         report::plot(&outcomes, &folder);
     }

@@ -126,7 +126,10 @@ fn mosaic(side: u32) -> RgbImage {
         let tile = f64::from((x / 37) * 31 + (y / 29) * 17);
         let grain = f64::from(noise % 64) / 640.0;
         let edge = if x % 37 < 2 || y % 29 < 2 { 0.3 } else { 1.0 };
-        bytes([0.5 + 0.4 * tile.sin(), 0.5 + 0.4 * (tile * 1.3).cos(), 0.5 + 0.4 * (tile * 0.7).sin()].map(|share| share * edge + grain))
+        bytes(
+            [0.5 + 0.4 * tile.sin(), 0.5 + 0.4 * (tile * 1.3).cos(), 0.5 + 0.4 * (tile * 0.7).sin()]
+                .map(|share| share * edge + grain),
+        )
     })
 }
 

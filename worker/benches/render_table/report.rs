@@ -24,8 +24,7 @@ pub fn print(pictures: &[Picture], outcomes: &[Outcome]) {
     table("All", &all, outcomes);
     for side in [512, 1024, 1536, 2048] {
         let of_side: Vec<usize> = all.iter().copied().filter(|&index| pictures[index].side == side).collect();
-        let cells: Vec<String> =
-            outcomes.iter().map(|outcome| format!("{:.1}", cpu_of(outcome, &of_side))).collect();
+        let cells: Vec<String> = outcomes.iter().map(|outcome| format!("{:.1}", cpu_of(outcome, &of_side))).collect();
         println!("{side} px ({} pictures), CPU ms in the order of the table: {}", of_side.len(), cells.join(", "));
     }
     costs(&all, outcomes);
@@ -33,10 +32,13 @@ pub fn print(pictures: &[Picture], outcomes: &[Outcome]) {
 
 fn table(title: &str, indices: &[usize], outcomes: &[Outcome]) {
     println!("\n{title}: {} pictures, quality 80\n", indices.len());
-    println!("| pipeline | CPU ms | images per CPU-second | x Pillow | x sharp | bytes | worst bytes | SSIM2 | at Pillow's SSIM2: bytes | CPU ms | peak RSS, MiB |");
+    println!(
+        "| pipeline | CPU ms | images per CPU-second | x Pillow | x sharp | bytes | worst bytes | SSIM2 | at Pillow's SSIM2: bytes | CPU ms | peak RSS, MiB |"
+    );
     println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     let baseline = &outcomes[0];
-    let bytes_of = |outcome: &Outcome| -> f64 { indices.iter().map(|&index| outcome.samples[index][COMPARED].bytes).sum() };
+    let bytes_of =
+        |outcome: &Outcome| -> f64 { indices.iter().map(|&index| outcome.samples[index][COMPARED].bytes).sum() };
     for outcome in outcomes {
         let cpu = cpu_of(outcome, indices);
         let worst = indices
@@ -87,7 +89,9 @@ fn at_quality(samples: &[Sample; QUALITIES.len()], target: f64, value: fn(&Sampl
 /// USD for a million pictures: CPU, a year in S3, and being looked at.
 fn cost(outcome: &Outcome, indices: &[usize], views: f64) -> f64 {
     let count = indices.len() as f64;
-    let mean = |value: fn(&Sample) -> f64| indices.iter().map(|&index| value(&outcome.samples[index][COMPARED])).sum::<f64>() / count;
+    let mean = |value: fn(&Sample) -> f64| {
+        indices.iter().map(|&index| value(&outcome.samples[index][COMPARED])).sum::<f64>() / count
+    };
     let cpu_hours = mean(|sample| sample.cpu_ms) * 1e6 / 3.6e6;
     let gigabytes = mean(|sample| sample.bytes) * 1e6 / 1e9;
     cpu_hours * PER_CPU_HOUR + gigabytes * (PER_GB_KEPT + PER_GB_SERVED * views)

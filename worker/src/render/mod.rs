@@ -146,6 +146,8 @@ pub fn render(source: &[u8], settings: &RenderSettings) -> Result<Rendered, Rend
 }
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod test_sources;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,13 @@
 #define COST_OF_I4 12
 #define COST_OF_UV 8
 
+// A second candidate whose cheap score is more than so many percent of the first's is not measured: it hardly ever wins.
+#define WORSE 120
+
+// Squares of the quantiser step of distortion, over the 256 pixels, up to which a 16x16 block without AC coefficients is
+// taken without a look at 4x4 blocks, in quarters. Higher is faster and flattens faint texture.
+#define FLAT 2
+
 // Share in percent of libwebp's trellis lambda for 4x4 blocks: 100 drops more coefficients, which costs SSIMULACRA2.
 #define TRELLIS_I4 85
 
@@ -110,8 +117,8 @@ static void SatdPair(const SatdSource* const s, const uint8_t* const ref, int ou
 
 #endif  // WEBP_USE_SSE2
 
-// Leaves the two modes with the least score in 'order', the better one first.
-static void TwoBest(const int score[], int modes, int order[2]) {
+// Leaves the two modes with the least score in 'order', the better one first. Returns how many of them to measure.
+static int TwoBest(const int score[], int modes, int order[2]) {
   int i, best = 0, second = 1;
   if (score[1] < score[0]) {
     best = 1;
@@ -127,12 +134,13 @@ static void TwoBest(const int score[], int modes, int order[2]) {
   }
   order[0] = best;
   order[1] = second;
+  return ((int64_t)score[second] * 100 > (int64_t)score[best] * WORSE) ? 1 : 2;
 }
 
 // Ranks the modes of a 16x16 luma or 16x8 chroma block.
-static void TwoBestOfMacroblock(const uint8_t* const src, const uint8_t* const preds,
-                                const uint16_t offsets[NUM_PRED_MODES], int height,
-                                const uint16_t costs[NUM_PRED_MODES], int lambda, int order[2]) {
+static int TwoBestOfMacroblock(const uint8_t* const src, const uint8_t* const preds,
+                               const uint16_t offsets[NUM_PRED_MODES], int height,
+                               const uint16_t costs[NUM_PRED_MODES], int lambda, int order[2]) {
   int score[NUM_PRED_MODES] = { 0, 0, 0, 0 };
   int x, y, mode, out[2];
   for (y = 0; y < height; y += 4) {
@@ -148,7 +156,7 @@ static void TwoBestOfMacroblock(const uint8_t* const src, const uint8_t* const p
   for (mode = 0; mode < NUM_PRED_MODES; ++mode) {
     score[mode] = score[mode] * 16 + ((costs[mode] * lambda) >> 8);
   }
-  TwoBest(score, NUM_PRED_MODES, order);
+  return TwoBest(score, NUM_PRED_MODES, order);
 }
 
 //------------------------------------------------------------------------------
@@ -164,10 +172,11 @@ static void PickPrunedIntra16(VP8EncIterator* WEBP_RESTRICT const it,
   VP8ModeScore* rd_cur = &rd_tmp;
   VP8ModeScore* rd_best = rd;
   int is_flat = IsFlatSource16(src);
-  int i, order[2];
+  int i, count, order[2];
 
-  TwoBestOfMacroblock(src, it->yuv_p, VP8I16ModeOffsets, 16, VP8FixedCostsI16, COST_OF_I16 * dqm->y1.q[1], order);
-  for (i = 0; i < 2; ++i) {
+  count = TwoBestOfMacroblock(src, it->yuv_p, VP8I16ModeOffsets, 16, VP8FixedCostsI16, COST_OF_I16 * dqm->y1.q[1],
+                              order);
+  for (i = 0; i < count; ++i) {
     const int mode = order[i];
     uint8_t* const tmp_dst = it->yuv_out2 + Y_OFF_ENC;
     rd_cur->mode_i16 = mode;
@@ -198,11 +207,11 @@ static void PickPrunedIntra16(VP8EncIterator* WEBP_RESTRICT const it,
 }
 
 // Ranks the modes of a 4x4 block and puts the predictions of the two best side by side into 'pair'.
-static void TwoBestOfBlock(const uint8_t* const src_pair, const uint8_t* const preds,
-                           const uint16_t costs[NUM_BMODES], int lambda, uint8_t* const pair, int order[2]) {
+static int TwoBestOfBlock(const uint8_t* const src_pair, const uint8_t* const preds,
+                          const uint16_t costs[NUM_BMODES], int lambda, uint8_t* const pair, int order[2]) {
   int score[NUM_BMODES];
   SatdSource s;
-  int mode, y;
+  int mode, y, count;
   LoadPair(src_pair, &s);
   // Modes 0 and 1, 2 and 3, ... are neighbours in memory.
   for (mode = 0; mode < NUM_BMODES; mode += 2) {
@@ -211,11 +220,12 @@ static void TwoBestOfBlock(const uint8_t* const src_pair, const uint8_t* const p
   for (mode = 0; mode < NUM_BMODES; ++mode) {
     score[mode] = score[mode] * 16 + ((costs[mode] * lambda) >> 8);
   }
-  TwoBest(score, NUM_BMODES, order);
+  count = TwoBest(score, NUM_BMODES, order);
   for (y = 0; y < 4; ++y) {
     memcpy(pair + y * BPS, preds + VP8I4ModeOffsets[order[0]] + y * BPS, 4);
     memcpy(pair + y * BPS + 4, preds + VP8I4ModeOffsets[order[1]] + y * BPS, 4);
   }
+  return count;
 }
 
 static int PickPrunedIntra4(VP8EncIterator* WEBP_RESTRICT const it,
@@ -235,6 +245,7 @@ static int PickPrunedIntra4(VP8EncIterator* WEBP_RESTRICT const it,
   uint8_t* const dst_pair = src_pair + 16;
 
   if (enc->max_i4_header_bits == 0) return 0;
+  if ((rd->nz & 0xffff) == 0 && rd->D * 4 <= (score_t)FLAT * dqm->y1.q[1] * dqm->y1.q[1]) return 0;
 
   InitScore(&rd_best);
   rd_best.H = 211;  // '211' is the value of VP8BitCost(0, 145)
@@ -247,7 +258,7 @@ static int PickPrunedIntra4(VP8EncIterator* WEBP_RESTRICT const it,
     VP8ModeScore rd_i4;
     int16_t coeffs[32], levels[32], dequantized[32];
     int order[2];
-    int i, y, nz, best = -1;
+    int i, y, count, nz, best = -1;
 
     InitScore(&rd_i4);
     MakeIntra4Preds(it);
@@ -255,13 +266,13 @@ static int PickPrunedIntra4(VP8EncIterator* WEBP_RESTRICT const it,
       memcpy(src_pair + y * BPS, src + y * BPS, 4);
       memcpy(src_pair + y * BPS + 4, src + y * BPS, 4);
     }
-    TwoBestOfBlock(src_pair, it->yuv_p, mode_costs, COST_OF_I4 * dqm->y1.q[1], ref_pair, order);
+    count = TwoBestOfBlock(src_pair, it->yuv_p, mode_costs, COST_OF_I4 * dqm->y1.q[1], ref_pair, order);
 
     VP8FTransform2(src_pair, ref_pair, coeffs);
     memcpy(dequantized, coeffs, sizeof(coeffs));
     nz = VP8EncQuantize2Blocks(dequantized, levels, &dqm->y1);
     VP8ITransform(ref_pair, dequantized, dst_pair, 1);
-    for (i = 0; i < 2; ++i) {
+    for (i = 0; i < count; ++i) {
       const int mode = order[i];
       const uint8_t* const dst = dst_pair + 4 * i;
       VP8ModeScore rd_tmp;
@@ -312,7 +323,7 @@ static void PickPrunedUV(VP8EncIterator* WEBP_RESTRICT const it,
   VP8ModeScore rd_uv;
   int order[2];
 
-  TwoBestOfMacroblock(src, it->yuv_p, VP8UVModeOffsets, 8, VP8FixedCostsUV, COST_OF_UV * dqm->uv.q[1], order);
+  (void)TwoBestOfMacroblock(src, it->yuv_p, VP8UVModeOffsets, 8, VP8FixedCostsUV, COST_OF_UV * dqm->uv.q[1], order);
   InitScore(&rd_uv);
   rd->mode_uv = order[0];
   rd_uv.nz = ReconstructUV(it, rd, dst, order[0]);
