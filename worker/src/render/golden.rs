@@ -6,7 +6,7 @@ use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use super::test_sources::*;
 use super::*;
 
-/// Below 50 is 'medium quality' by the authors of SSIMULACRA2, 70 'high'; the worst picture here has 63.
+/// 50 is 'medium quality' by the authors of SSIMULACRA2, 70 is 'high'.
 const AT_LEAST: f64 = 55.0;
 
 fn ssimulacra2(left: &RgbImage, right: &RgbImage) -> f64 {

@@ -8,7 +8,7 @@
 // block is then predicted from what the decoder will see.
 
 // Weights of naming a mode against what it leaves over, in 1/16 of SATD a bit and quantiser step. Found on 14 pictures,
-// checked on 19 others (docs/benchmarks.md).
+// checked on 19 others (docs/adr/0015).
 #define COST_OF_I16 64
 #define COST_OF_I4 12
 #define COST_OF_UV 8
