@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CRATES: [&str; 6] = ["job", "service", "api", "worker", "devstack", "loadtest"];
+const CRATES: [&str; 7] = ["job", "service", "api", "webp-encoder", "worker", "devstack", "loadtest"];
 
 /// Files that may name the AWS SDK's service crates, of the crates that are held to it.
 const MAY_NAME_SDK: [&str; 8] = [

@@ -8,24 +8,27 @@ use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageResult, Limits, RgbImage};
 
-use super::{MAX_SOURCE_BYTES, Pixels, RenderError};
+use super::{MAX_SOURCE_BYTES, Pixels, RenderError, png_rows};
 
 /// Most memory a PNG may ask for beside its pixels: rows, colour profile, text. Real ones need a few kilobytes.
-const MAX_METADATA_BYTES: u64 = 4 * 1024 * 1024;
+pub(super) const MAX_METADATA_BYTES: usize = 4 * 1024 * 1024;
 
 /// Decodes a PNG, JPEG or WebP. Colour profiles are not applied: models return sRGB. Transparency is flattened on white
 /// and an EXIF orientation is applied.
 ///
 /// # Errors
 /// [`RenderError::Undecodable`] or [`RenderError::TooLarge`].
-pub(super) fn decode(source: &[u8], max_pixels: u64) -> Result<Pixels, RenderError> {
+pub fn decode(source: &[u8], max_pixels: u64) -> Result<Pixels, RenderError> {
     if source.len() > MAX_SOURCE_BYTES {
         let found = source.len();
         return Err(RenderError::Undecodable(format!("it has {found} bytes, at most {MAX_SOURCE_BYTES} are read")));
     }
     if source.starts_with(b"\x89PNG\r\n\x1a\n") {
+        if let Some(pixels) = png_rows::read(source, max_pixels)? {
+            return Ok(pixels);
+        }
         let mut limits = Limits::no_limits();
-        limits.max_alloc = Some(MAX_METADATA_BYTES);
+        limits.max_alloc = Some(MAX_METADATA_BYTES as u64);
         read(PngDecoder::with_limits(Cursor::new(source), limits), max_pixels)
     } else if source.starts_with(b"\xff\xd8\xff") {
         check_jpeg_end(source)?;
@@ -81,7 +84,7 @@ fn check_webp_frame(source: &[u8], max_pixels: u64) -> Result<(), RenderError> {
     Ok(())
 }
 
-fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(), RenderError> {
+pub(super) fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(), RenderError> {
     if u64::from(width) * u64::from(height) > max_pixels {
         return Err(RenderError::TooLarge { width, height });
     }
@@ -122,28 +125,40 @@ fn oriented(pixels: Pixels, orientation: Orientation) -> Pixels {
 
 /// Returns three bytes a pixel, or `None` for a layout that no decoder here produces.
 fn to_rgb8(color: ColorType, raw: Vec<u8>) -> Option<Vec<u8>> {
-    Some(match color {
-        ColorType::Rgb8 => raw,
-        ColorType::L8 => map(&raw, |[l]| [l; 3]),
-        ColorType::La8 => map(&raw, |[l, a]| on_white([l; 3], a)),
-        ColorType::Rgba8 => map(&raw, |[r, g, b, a]| on_white([r, g, b], a)),
-        ColorType::L16 => map(&raw, |[l0, l1]| [narrow(l0, l1); 3]),
-        ColorType::La16 => map(&raw, |[l0, l1, a0, a1]| on_white([narrow(l0, l1); 3], narrow(a0, a1))),
-        ColorType::Rgb16 => map(&raw, |[r0, r1, g0, g1, b0, b1]| [narrow(r0, r1), narrow(g0, g1), narrow(b0, b1)]),
-        ColorType::Rgba16 => map(&raw, |[r0, r1, g0, g1, b0, b1, a0, a1]| {
-            on_white([narrow(r0, r1), narrow(g0, g1), narrow(b0, b1)], narrow(a0, a1))
-        }),
-        _ => return None,
-    })
+    if color == ColorType::Rgb8 {
+        return Some(raw);
+    }
+    let mut rgb = vec![0; raw.len() / usize::from(color.bytes_per_pixel()) * 3];
+    flatten(color, &raw, &mut rgb).then_some(rgb)
 }
 
-fn map<const N: usize>(raw: &[u8], to_rgb: impl Fn([u8; N]) -> [u8; 3]) -> Vec<u8> {
-    let (pixels, _) = raw.as_chunks::<N>();
-    let mut rgb = vec![0; pixels.len() * 3];
-    for (target, pixel) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(pixels) {
+/// Writes `raw` as three bytes a pixel into `rgb`; false for a layout that no decoder here produces.
+pub(super) fn flatten(color: ColorType, raw: &[u8], rgb: &mut [u8]) -> bool {
+    match color {
+        ColorType::L8 => map(raw, rgb, |[l]| [l; 3]),
+        ColorType::La8 => map(raw, rgb, |[l, a]| on_white([l; 3], a)),
+        // Models return RGBA in which every pixel is opaque: nothing to blend.
+        ColorType::Rgba8 if raw.as_chunks::<4>().0.iter().fold(255, |all, pixel| all & pixel[3]) == 255 => {
+            map(raw, rgb, |[r, g, b, _]| [r, g, b]);
+        }
+        ColorType::Rgba8 => map(raw, rgb, |[r, g, b, a]| on_white([r, g, b], a)),
+        ColorType::L16 => map(raw, rgb, |[l0, l1]| [narrow(l0, l1); 3]),
+        ColorType::La16 => map(raw, rgb, |[l0, l1, a0, a1]| on_white([narrow(l0, l1); 3], narrow(a0, a1))),
+        ColorType::Rgb16 => {
+            map(raw, rgb, |[r0, r1, g0, g1, b0, b1]| [narrow(r0, r1), narrow(g0, g1), narrow(b0, b1)]);
+        }
+        ColorType::Rgba16 => map(raw, rgb, |[r0, r1, g0, g1, b0, b1, a0, a1]| {
+            on_white([narrow(r0, r1), narrow(g0, g1), narrow(b0, b1)], narrow(a0, a1))
+        }),
+        _ => return false,
+    }
+    true
+}
+
+fn map<const N: usize>(raw: &[u8], rgb: &mut [u8], to_rgb: impl Fn([u8; N]) -> [u8; 3]) {
+    for (target, pixel) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(raw.as_chunks::<N>().0) {
         *target = to_rgb(*pixel);
     }
-    rgb
 }
 
 /// Rounds a sample in native byte order from 16 to 8 bits.

@@ -1,7 +1,6 @@
 //! `Pixels` to a lossy WebP.
 
 use bytes::Bytes;
-use webp::{Encoder, WebPConfig};
 
 use super::{Pixels, RenderError};
 
@@ -10,13 +9,33 @@ use super::{Pixels, RenderError};
 ///
 /// # Errors
 /// [`RenderError::Encode`] with libwebp's own word.
-pub(super) fn webp(pixels: &Pixels, quality: f32, method: u8) -> Result<Bytes, RenderError> {
-    let mut config =
-        WebPConfig::new().map_err(|()| RenderError::Encode("libwebp has another ABI than its bindings".to_owned()))?;
+#[cfg(feature = "pruned-webp")]
+pub fn webp(pixels: &Pixels, quality: f32, method: u8) -> Result<Bytes, RenderError> {
+    webp_encoder::encode(&pixels.rgb, pixels.width, pixels.height, quality, method)
+        .map(Bytes::from_owner)
+        .map_err(|error| RenderError::Encode(error.to_string()))
+}
+
+/// As above, by the crate `webp`.
+///
+/// # Errors
+/// [`RenderError::Encode`] with libwebp's own word.
+#[cfg(not(feature = "pruned-webp"))]
+pub fn webp(pixels: &Pixels, quality: f32, method: u8) -> Result<Bytes, RenderError> {
+    stock_webp(pixels, quality, method)
+}
+
+/// libwebp as the crate `webp` brings it, without a change of ours: what [`webp`] is measured against.
+///
+/// # Errors
+/// [`RenderError::Encode`] with libwebp's own word.
+pub fn stock_webp(pixels: &Pixels, quality: f32, method: u8) -> Result<Bytes, RenderError> {
+    let mut config = webp::WebPConfig::new()
+        .map_err(|()| RenderError::Encode("libwebp has another ABI than its bindings".to_owned()))?;
     config.lossless = 0;
     config.quality = quality;
     config.method = method.into();
-    let encoded = Encoder::from_rgb(&pixels.rgb, pixels.width, pixels.height)
+    let encoded = webp::Encoder::from_rgb(&pixels.rgb, pixels.width, pixels.height)
         .encode_advanced(&config)
         .map_err(|code| RenderError::Encode(format!("libwebp says {code:?}")))?;
     // libwebp's buffer must be freed by libwebp, so the bytes are copied out once.

@@ -1,9 +1,10 @@
 //! From the model's picture to the rendition: bytes in, bytes out; never awaits and never sees AWS.
 
-mod decode;
-mod resize;
-mod encode;
-mod placeholder;
+pub mod decode;
+mod png_rows;
+pub mod resize;
+pub mod encode;
+pub mod placeholder;
 
 use std::time::{Duration, Instant};
 
@@ -114,10 +115,10 @@ impl From<RenderError> for JobError {
 
 /// A decoded bitmap, three bytes a pixel (sRGB, no alpha), row by row without padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Pixels {
-    width: u32,
-    height: u32,
-    rgb: Vec<u8>,
+pub struct Pixels {
+    pub width: u32,
+    pub height: u32,
+    pub rgb: Vec<u8>,
 }
 
 /// Makes the 1024x1024 WebP of a PNG, JPEG or WebP source. CPU-bound, tens of milliseconds: run it on the
@@ -144,6 +145,8 @@ pub fn render(source: &[u8], settings: &RenderSettings) -> Result<Rendered, Rend
     })
 }
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod test_sources;
 #[cfg(test)]

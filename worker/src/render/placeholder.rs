@@ -9,7 +9,7 @@ const THUMBNAIL_SIDE: u32 = 64;
 ///
 /// # Errors
 /// [`RenderError::Encode`]: we failed, the source is fine.
-pub(super) fn thumbhash(pixels: &Pixels) -> Result<String, RenderError> {
+pub fn thumbhash(pixels: &Pixels) -> Result<String, RenderError> {
     let thumbnail = resize::averaged(pixels, THUMBNAIL_SIDE)?;
     let rgba: Vec<u8> = thumbnail.rgb.as_chunks::<3>().0.iter().flat_map(|&[r, g, b]| [r, g, b, 255]).collect();
     let hash = thumbhash::rgba_to_thumb_hash(thumbnail.width as usize, thumbnail.height as usize, &rgba);

@@ -9,7 +9,7 @@ use super::{Pixels, RenderError};
 ///
 /// # Errors
 /// [`RenderError::Encode`]: we failed, the source is fine.
-pub(super) fn to_square(pixels: Pixels, side: u32) -> Result<Pixels, RenderError> {
+pub fn to_square(pixels: Pixels, side: u32) -> Result<Pixels, RenderError> {
     if pixels.width == side && pixels.height == side {
         return Ok(pixels);
     }

@@ -97,3 +97,42 @@ pub(super) fn crc32(bytes: &[u8]) -> u32 {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
     })
 }
+
+/// An RGB PNG in the seven passes of Adam7, which the `png` crate reads and does not write. Not compressed.
+pub(super) fn interlaced_png(image: &RgbImage) -> Vec<u8> {
+    let mut rows = Vec::new();
+    for (x0, y0, dx, dy) in
+        [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    {
+        for y in (y0..image.height()).step_by(dy).filter(|_| x0 < image.width()) {
+            rows.push(0);
+            (x0..image.width()).step_by(dx).for_each(|x| rows.extend(image.get_pixel(x, y).0));
+        }
+    }
+    let (mut low, mut high) = (1_u32, 0_u32);
+    for &byte in &rows {
+        low = (low + u32::from(byte)) % 65_521;
+        high = (high + low) % 65_521;
+    }
+    let mut zlib = vec![0x78, 0x01];
+    let blocks = rows.chunks(65_535);
+    let last = blocks.len() - 1;
+    for (index, block) in blocks.enumerate() {
+        let len = u16::try_from(block.len()).unwrap();
+        zlib.push(u8::from(index == last));
+        zlib.extend(len.to_le_bytes());
+        zlib.extend((!len).to_le_bytes());
+        zlib.extend(block);
+    }
+    zlib.extend((high << 16 | low).to_be_bytes());
+
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    let header = [&image.width().to_be_bytes()[..], &image.height().to_be_bytes(), &[8, 2, 0, 0, 1]].concat();
+    for (kind, body) in [(b"IHDR", &header), (b"IDAT", &zlib), (b"IEND", &Vec::new())] {
+        png.extend(u32::try_from(body.len()).unwrap().to_be_bytes());
+        let chunk = [&kind[..], body].concat();
+        png.extend(&chunk);
+        png.extend(crc32(&chunk).to_be_bytes());
+    }
+    png
+}
