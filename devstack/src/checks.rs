@@ -71,12 +71,17 @@ pub async fn run(workspace: &Path, tools: &Path, args: &TestArgs) -> Result<(), 
         tests.push("--".to_owned());
         tests.extend(args.args.iter().cloned());
     }
-    step(workspace, env!("CARGO"), tests, &[]).await?;
-    if !args.tests_only {
+    let tests = step(workspace, env!("CARGO"), tests, &[]);
+    if args.tests_only {
+        tests.await?;
+    } else {
+        // Emulators are waited for more than computed on, so Terraform's checks cost next to no time beside the tests.
+        let (tested, deployed) = tokio::join!(tests, deployment(workspace, tools));
+        tested?;
         if !dependencies(workspace, tools).await? {
             skipped.push("advisories: their database cannot be reached from here");
         }
-        if !deployment(workspace, tools).await? {
+        if !deployed? {
             skipped.push("Terraform: it needs Terraform 1.11 or later, and its provider from the registry or a mirror");
         }
         if !images(workspace).await? {
@@ -93,16 +98,17 @@ pub async fn run(workspace: &Path, tools: &Path, args: &TestArgs) -> Result<(), 
 }
 
 /// The Terraform configuration, by itself and applied to emulators. Returns whether there is a Terraform, with
-/// its provider, to check it.
+/// its provider, to check it. Runs beside the tests: what it prints is kept until each step has ended, and it does not run
+/// cargo, which would wait for the other one.
 async fn deployment(workspace: &Path, tools: &Path) -> Result<bool, CheckError> {
     if !terraform::is_possible(&workspace.join("terraform")).await {
         return Ok(false);
     }
     let check = workspace.join("terraform/tests/check");
-    step(workspace, &check.to_string_lossy(), vec![], &[]).await?;
+    beside(workspace, &check, &[]).await?;
     simulated_plan(workspace, tools).await?;
-    let dev = "run --release --locked --package devstack --bin dev -- terraform --no-build";
-    step(workspace, env!("CARGO"), dev.split(' ').map(str::to_owned).collect(), &[]).await?;
+    let this = std::env::current_exe().map_err(|source| CheckError::Start { command: "dev".to_owned(), source })?;
+    beside(workspace, &this, &["terraform", "--no-build"]).await?;
     Ok(true)
 }
 
@@ -110,7 +116,6 @@ async fn deployment(workspace: &Path, tools: &Path) -> Result<bool, CheckError> 
 async fn simulated_plan(workspace: &Path, tools: &Path) -> Result<(), CheckError> {
     let (made, reduced) = (tools.join("plan.json"), tools.join("plan-reduced.json"));
     let (made_by, script) = ("loadtest/plans/plan", workspace.join("loadtest/plans/plan"));
-    println!("\n==> {made_by}");
     let start = |source| CheckError::Start { command: made_by.to_owned(), source };
     std::fs::create_dir_all(tools).map_err(start)?;
     let output = File::create(&made).map_err(start)?;
@@ -118,9 +123,10 @@ async fn simulated_plan(workspace: &Path, tools: &Path) -> Result<(), CheckError
     if !planned.success() {
         return Err(CheckError::Failed { command: made_by.to_owned(), code: planned.code() });
     }
-    let [made, to] = [&made, &reduced].map(|path| path.to_string_lossy().into_owned());
-    let simulate = "run --release --locked --bin loadtest -- simulate --plan".split(' ').map(str::to_owned);
-    step(workspace, env!("CARGO"), simulate.chain([made, "--write-plan".to_owned(), to]).collect(), &[]).await?;
+    let [made, to] = [&made, &reduced].map(|path| path.to_string_lossy());
+    let this = std::env::current_exe().map_err(start)?;
+    let loadtest = this.with_file_name("loadtest");
+    beside(workspace, &loadtest, &["simulate", "--plan", &made, "--write-plan", &to]).await?;
     let committed = std::fs::read(workspace.join(COMMITTED_PLAN)).map_err(start)?;
     if std::fs::read(&reduced).map_err(start)? == committed { Ok(()) } else { Err(CheckError::OldPlan) }
 }
@@ -133,6 +139,25 @@ async fn images(workspace: &Path) -> Result<bool, CheckError> {
         Err(CheckError::Failed { code, .. }) if code == Some(i32::from(containers::EXIT_UNAVAILABLE)) => Ok(false),
         run => run.map(|()| true),
     }
+}
+
+/// Runs one step beside others, and prints what it has said when it has ended.
+async fn beside(workspace: &Path, program: &Path, args: &[&str]) -> Result<(), CheckError> {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let command = format!("{name} {}", args.join(" "));
+    println!("\n==> {command}, beside the tests: what it says follows when it has ended");
+    let started = Instant::now();
+    let output = Command::new(program)
+        .args(args)
+        .current_dir(workspace)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(|source| CheckError::Start { command: command.clone(), source })?;
+    let said = [output.stdout, output.stderr].concat();
+    println!("\n==> {command}\n{}\n    {} s", String::from_utf8_lossy(&said), started.elapsed().as_secs());
+    if output.status.success() { Ok(()) } else { Err(CheckError::Failed { command, code: output.status.code() }) }
 }
 
 async fn step(workspace: &Path, program: &str, args: Vec<String>, env: &[(&str, &str)]) -> Result<(), CheckError> {
