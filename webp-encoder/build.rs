@@ -1,5 +1,7 @@
 //! Compiles libwebp's lossy encoder, its symbols renamed so that another libwebp in the same program is not touched.
 
+#![expect(clippy::disallowed_methods, reason = "cargo tells a build script by variables")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{env, fs};

@@ -3,6 +3,7 @@
 use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
+    #[expect(clippy::disallowed_methods, reason = "cargo says by it which cargo it is; no setting")]
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     // `--workspace`: with the features of all crates together nothing is compiled twice (docs/adr/0006).

@@ -33,6 +33,10 @@ impl Crates {
             .run(&["--dump-section", &dumped, &binary.display().to_string(), "/dev/null"])
             .await
             .map_err(|error| unlisted(&error))?;
+        // It says nothing, and succeeds, where there is no such section.
+        if !section.is_file() {
+            return Err(unlisted(&format!("there is no section {SECTION}")));
+        }
         let python = Program::new(python, folder, folder);
         let json = python.run(&["-c", INFLATE, &section.display().to_string()]).await;
         let crates: Self =

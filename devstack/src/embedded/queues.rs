@@ -1,6 +1,6 @@
 //! What AWS does and the embedded queue does not: message groups, deletes that are told apart, a journal of messages.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use rustack_sqs_model::operations::SqsOperation;
 use rustack_sqs_model::output::{
     DeleteMessageBatchOutput, DeleteMessageOutput, ReceiveMessageOutput, SendMessageBatchOutput, SendMessageOutput,
 };
-use rustack_sqs_model::types::{Message, MessageAttributeValue, RedrivePolicy};
+use rustack_sqs_model::types::{BatchResultErrorEntry, Message, MessageAttributeValue, RedrivePolicy};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::RwLock;
@@ -188,15 +188,26 @@ impl Queues {
     }
 
     async fn delete_batch(&self, input: DeleteMessageBatchInput) -> Result<DeleteMessageBatchOutput, SqsError> {
-        let mut held = HashMap::new();
+        let (mut held, mut invalid) = (HashMap::new(), HashSet::new());
         for entry in &input.entries {
-            if let Some(id) = message_id(&entry.receipt_handle)
-                && self.holds(&input.queue_url, &entry.receipt_handle).await
-            {
+            let Some(id) = message_id(&entry.receipt_handle) else {
+                invalid.insert(entry.id.clone());
+                continue;
+            };
+            if self.holds(&input.queue_url, &entry.receipt_handle).await {
                 held.insert(entry.id.clone(), id);
             }
         }
-        let output = self.provider.delete_message_batch(input).await?;
+        let mut output = self.provider.delete_message_batch(input).await?;
+        // It says of these as well that they worked.
+        output.successful.retain(|success| !invalid.contains(&success.id));
+        output.failed.retain(|failure| !invalid.contains(&failure.id));
+        output.failed.extend(invalid.into_iter().map(|id| BatchResultErrorEntry {
+            id,
+            sender_fault: true,
+            code: "ReceiptHandleIsInvalid".to_owned(),
+            message: Some("The input receipt handle is invalid.".to_owned()),
+        }));
         for success in &output.successful {
             if let Some(id) = held.remove(&success.id) {
                 self.journal.deleted(&id).map_err(unwritten)?;
