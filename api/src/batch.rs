@@ -18,7 +18,9 @@ use crate::app::Api;
 use crate::extract::{self, Caller, IDEMPOTENCY_KEY};
 use crate::metrics::{self, Enqueued};
 use crate::problem::{Code, Problem, ProblemBody};
-use crate::submit::{AcceptedJob, SubmitRequest, key_reused, negative_prompt_schema, prompt_schema, replayed};
+use crate::submit::{
+    AcceptedJob, RenditionRequest, SubmitRequest, key_reused, negative_prompt_schema, prompt_schema, replayed,
+};
 use crate::view::{POLL_AFTER_SECONDS, status_schema};
 
 /// Most jobs in one request.
@@ -71,6 +73,9 @@ pub struct BatchItem {
     #[schema(minimum = 1, maximum = 86_400)]
     #[serde(default, deserialize_with = "extract::whole_number")]
     pub deadline_seconds: Option<u32>,
+    /// Pictures wanted beside the WebP of 1024 x 1024 that every job ends with.
+    #[schema(max_items = 16)]
+    pub renditions: Option<Vec<RenditionRequest>>,
     /// What the `Idempotency-Key` header is to a single job: the same key is the same job.
     #[schema(min_length = 1, max_length = 255, pattern = "^[!-~]+$")]
     pub idempotency_key: Option<String>,
@@ -147,12 +152,12 @@ pub async fn submit_batch(State(api): State<Arc<Api>>, caller: Caller, request: 
 }
 
 fn into_job(item: &RawValue, api: &Api, tenant: &TenantId, trace: &TraceContext) -> Result<BatchJob, Problem> {
-    let BatchItem { prompt, negative_prompt, seed, deadline_seconds, idempotency_key } =
+    let BatchItem { prompt, negative_prompt, seed, deadline_seconds, renditions, idempotency_key } =
         extract::json_part(item.get())?;
     if let Some(key) = &idempotency_key {
         extract::check_idempotency_key("idempotency_key", key)?;
     }
-    let request = SubmitRequest { prompt, negative_prompt, seed, deadline_seconds };
+    let request = SubmitRequest { prompt, negative_prompt, seed, deadline_seconds, renditions };
     let job = request.into_job(api, tenant, trace, idempotency_key.as_deref())?;
     Ok(BatchJob { job, keyed: idempotency_key.is_some() })
 }

@@ -8,7 +8,9 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::{SignedDuration, Timestamp};
-use job::{Job, JobId, JobSpec, MAX_PROMPT_CHARS, Status, TenantId, TraceContext};
+use job::{
+    ImageFormat, Job, JobId, JobSpec, MAX_PROMPT_CHARS, RENDITION_SIDES, RenditionSpec, Status, TenantId, TraceContext,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
@@ -17,7 +19,7 @@ use crate::app::Api;
 use crate::extract::{self, Caller};
 use crate::metrics::{self, Enqueued};
 use crate::problem::{Code, FieldError, Problem};
-use crate::view::{POLL_AFTER_SECONDS, status_schema};
+use crate::view::{POLL_AFTER_SECONDS, status_schema, words};
 
 /// Longest deadline, in seconds: a day.
 pub const MAX_DEADLINE_SECONDS: u32 = 86_400;
@@ -58,6 +60,24 @@ pub struct SubmitRequest {
     #[schema(minimum = 1, maximum = 86_400)]
     #[serde(default, deserialize_with = "extract::whole_number")]
     pub deadline_seconds: Option<u32>,
+    /// Pictures wanted beside the WebP of 1024 x 1024 that every job ends with.
+    #[schema(max_items = 16)]
+    pub renditions: Option<Vec<RenditionRequest>>,
+}
+
+/// Most renditions in a request. There are fewer that differ; repeats are allowed, and mean nothing.
+const MAX_RENDITIONS: usize = 16;
+
+/// One more picture: a square of this width in this format.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenditionRequest {
+    /// Width and height in pixels.
+    #[schema(schema_with = rendition_width_schema)]
+    pub width: u32,
+    /// Format.
+    #[schema(schema_with = image_format_schema)]
+    pub format: ImageFormat,
 }
 
 /// An accepted job.
@@ -131,11 +151,27 @@ impl SubmitRequest {
             let detail = format!("deadline_seconds is not 1 to {MAX_DEADLINE_SECONDS}");
             errors.push(FieldError { field: "deadline_seconds".to_owned(), detail });
         }
+        let mut renditions = Vec::new();
+        let asked = self.renditions.unwrap_or_default();
+        if asked.len() > MAX_RENDITIONS {
+            let detail = format!("has {} items: send at most {MAX_RENDITIONS}", asked.len());
+            errors.push(FieldError { field: "renditions".to_owned(), detail });
+        }
+        for (index, RenditionRequest { width, format }) in asked.into_iter().enumerate() {
+            match RenditionSpec::new(width, format) {
+                Ok(rendition) => renditions.push(rendition),
+                Err(error) => {
+                    let field = format!("renditions[{index}].width");
+                    errors.push(FieldError { field, detail: error.to_string() });
+                }
+            }
+        }
         let spec = JobSpec::new(self.prompt, self.negative_prompt, self.seed);
         let spec = spec.map_err(|error| {
             errors.insert(0, FieldError { field: error.field().to_owned(), detail: error.to_string() });
         });
         let (Ok(spec), true) = (spec, errors.is_empty()) else { return Err(Problem::fields(errors)) };
+        let spec = spec.with_renditions(renditions);
         let id = match idempotency_key {
             Some(key) => api.job_id_keys.derive(tenant, key),
             None => api.job_id_keys.issue(tenant),
@@ -189,7 +225,7 @@ pub async fn replayed(api: &Api, job: &Job) -> Result<Option<AcceptedJob>, Probl
 
 /// Makes the 422 for a key that belongs to another spec.
 pub fn key_reused() -> Problem {
-    let detail = "this Idempotency-Key was used for another prompt, negative_prompt or seed: use a new key";
+    let detail = "this Idempotency-Key was used for another prompt, negative_prompt, seed or renditions: use a new key";
     Problem::new(Code::IdempotencyKeyReused, detail)
 }
 
@@ -201,6 +237,18 @@ pub fn prompt_schema() -> Object {
 /// Returns the schema of a negative prompt, which may be absent or null.
 pub fn negative_prompt_schema() -> Object {
     text_schema("What must not be in the picture.", SchemaType::from_iter([Type::String, Type::Null]))
+}
+
+fn rendition_width_schema() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::Integer))
+        .description(Some("Width and height in pixels."))
+        .enum_values(Some(RENDITION_SIDES))
+        .build()
+}
+
+fn image_format_schema() -> Object {
+    words("Format of the picture.", ImageFormat::ALL.map(ImageFormat::as_str))
 }
 
 fn text_schema(description: &str, schema_type: SchemaType) -> Object {

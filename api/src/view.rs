@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use jiff::Timestamp;
-use job::{FailureCode, JobId, Record, Status, Timings};
+use job::{FailureCode, JobId, Record, RenditionInfo, Status, Timings};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
@@ -104,6 +104,41 @@ pub struct ImageView {
     pub sha256: String,
     /// `ThumbHash` of the picture, base64: lets a page paint before the picture arrives.
     pub thumbhash: String,
+    /// The other sizes and formats that were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub renditions: Vec<RenditionView>,
+}
+
+/// The picture in another size or format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Rendition)]
+pub struct RenditionView {
+    /// Where to fetch it. The URL works from the moment it is handed out; its content never changes.
+    pub url: String,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// Encoded size.
+    pub bytes: u64,
+    /// Media type.
+    pub content_type: String,
+    /// SHA-256 of the encoded bytes, hex.
+    pub sha256: String,
+}
+
+impl RenditionView {
+    fn new(rendition: &RenditionInfo, links: &Links) -> Self {
+        Self {
+            url: links.cdn.join(&rendition.key),
+            width: rendition.width,
+            height: rendition.height,
+            bytes: rendition.bytes,
+            content_type: rendition.content_type.clone(),
+            sha256: rendition.sha256.clone(),
+        }
+    }
 }
 
 /// Why a job ended without a picture.
@@ -190,6 +225,9 @@ impl JobView {
                 content_type: image.content_type.clone(),
                 sha256: image.sha256.clone(),
                 thumbhash: image.thumbhash.clone(),
+                renditions: record
+                    .map(|record| record.renditions.iter().map(|one| RenditionView::new(one, links)).collect())
+                    .unwrap_or_default(),
             }),
             error: error.map(|error| FailureView {
                 code: error.code,
@@ -235,7 +273,8 @@ fn failure_code_schema() -> Object {
     words("Stable code of a failure.", FailureCode::ALL.map(FailureCode::as_str))
 }
 
-fn words<const N: usize>(description: &str, words: [&'static str; N]) -> Object {
+/// Returns the schema of a text that is one of a few words.
+pub fn words<const N: usize>(description: &str, words: [&'static str; N]) -> Object {
     ObjectBuilder::new()
         .schema_type(SchemaType::Type(Type::String))
         .description(Some(description))

@@ -6,9 +6,14 @@ use thiserror::Error;
 
 use crate::{JobId, JobSpec, Place, TenantId, TraceContext};
 
-/// Version written by [`Job::encode`]. Raise it when an older worker must not read the new form; additions that an
-/// older worker may ignore keep the number.
-pub const WIRE_VERSION: u64 = 1;
+/// Newest version that is read.
+///
+/// Raise it when an older worker must not read the new form; additions that an older worker may ignore keep the number.
+/// [`Job::encode`] writes the oldest version that says all of a job:
+///
+/// - 1: a job without renditions.
+/// - 2: a job with `spec.renditions`, which a worker of version 1 would leave out without a word.
+pub const WIRE_VERSION: u64 = 2;
 
 /// One accepted request, as the worker receives it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +62,8 @@ impl Job {
             #[serde(flatten)]
             job: &'a Job,
         }
-        serde_json::to_string(&Versioned { v: WIRE_VERSION, job: self }).expect("a job always serialises")
+        let v = if self.spec.renditions().is_empty() { 1 } else { WIRE_VERSION };
+        serde_json::to_string(&Versioned { v, job: self }).expect("a job always serialises")
     }
 
     /// Reads a message body.
@@ -71,7 +77,7 @@ impl Job {
         }
         let envelope: Envelope = serde_json::from_str(body).map_err(|error| DecodeError::NotJson(error.into()))?;
         match envelope.v.as_ref().and_then(serde_json::Value::as_u64) {
-            Some(WIRE_VERSION) => serde_json::from_str(body).map_err(|error| DecodeError::Invalid(error.into())),
+            Some(1..=WIRE_VERSION) => serde_json::from_str(body).map_err(|error| DecodeError::Invalid(error.into())),
             Some(found) if found > WIRE_VERSION => Err(DecodeError::NewerVersion { found }),
             _ => Err(DecodeError::NoVersion),
         }
@@ -147,6 +153,20 @@ mod tests {
         assert!(job.is_expired("2026-11-24T10:05:00Z".parse().unwrap()));
     }
 
+    /// Version 2, with what it adds.
+    const GOLDEN_V2: &str = r#"{"v":2,"id":"018f3a5e7c007cc4a1f00123456789ab-0011223344556677","tenant":"north","spec":{"prompt":"a red fox","renditions":[{"width":256,"format":"webp"},{"width":1024,"format":"avif"}]},"submitted_at":"2026-11-24T10:00:00Z","trace":{"traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01","correlation_id":"assignment-42"}}"#;
+
+    #[test]
+    fn golden_version_2_decodes_and_only_renditions_need_it() {
+        let mut job = Job::decode(GOLDEN_V2).unwrap();
+        assert_eq!(job.encode(), GOLDEN_V2);
+        assert_eq!(job.spec.renditions().len(), 2);
+        job.spec = job.spec.with_renditions([]);
+        assert!(job.encode().starts_with(r#"{"v":1,"#), "a worker of version 1 can do it");
+        let odd = GOLDEN_V2.replace("\"width\":256", "\"width\":300");
+        assert!(matches!(Job::decode(&odd), Err(DecodeError::Invalid(_))));
+    }
+
     #[test]
     fn each_kind_of_bad_body_has_its_error() {
         assert!(matches!(Job::decode("not json"), Err(DecodeError::NotJson(_))));
@@ -154,7 +174,7 @@ mod tests {
         assert!(matches!(Job::decode("{}"), Err(DecodeError::NoVersion)));
         assert!(matches!(Job::decode(r#"{"v":"one"}"#), Err(DecodeError::NoVersion)));
         assert!(matches!(Job::decode(r#"{"v":0}"#), Err(DecodeError::NoVersion)));
-        assert!(matches!(Job::decode(r#"{"v":2}"#), Err(DecodeError::NewerVersion { found: 2 })));
+        assert!(matches!(Job::decode(r#"{"v":3}"#), Err(DecodeError::NewerVersion { found: 3 })));
         assert!(matches!(Job::decode(r#"{"v":1}"#), Err(DecodeError::Invalid(_))));
         let blank_prompt = GOLDEN_V1.replace("a red fox", " ");
         assert!(matches!(Job::decode(&blank_prompt), Err(DecodeError::Invalid(_))));

@@ -51,6 +51,9 @@ pub struct Record {
     /// The published picture; present exactly when succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageInfo>,
+    /// What was asked for beside it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub renditions: Vec<RenditionInfo>,
     /// Why it ended without a picture; present when failed or blocked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
@@ -120,6 +123,23 @@ pub struct ImageInfo {
     pub thumbhash: String,
 }
 
+/// A published picture of another size or format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenditionInfo {
+    /// Object key; the URL is the CDN's domain and this key.
+    pub key: String,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// Encoded size.
+    pub bytes: u64,
+    /// Media type.
+    pub content_type: String,
+    /// SHA-256 of the encoded bytes, hex.
+    pub sha256: String,
+}
+
 /// How long the steps of the last attempt took, in seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
@@ -156,6 +176,7 @@ impl Record {
             claim: None,
             source: None,
             image: None,
+            renditions: Vec::new(),
             error: None,
             last_fault: None,
             timings: Timings::default(),
@@ -180,6 +201,7 @@ impl Record {
             claim: None,
             source: None,
             image: None,
+            renditions: Vec::new(),
             error: None,
             last_fault: None,
             timings: Timings::default(),

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::RenditionSpec;
+
 /// Longest prompt in characters: the limit of the Stability models on Bedrock.
 pub const MAX_PROMPT_CHARS: usize = 10_000;
 
@@ -14,6 +16,7 @@ pub struct JobSpec {
     prompt: String,
     negative_prompt: Option<String>,
     seed: Option<u32>,
+    renditions: Vec<RenditionSpec>,
 }
 
 /// Why a spec was refused: the field and what to do about it.
@@ -65,7 +68,16 @@ impl JobSpec {
         if let Some(text) = &negative_prompt {
             check_text("negative_prompt", text)?;
         }
-        Ok(Self { prompt, negative_prompt, seed: seed.filter(|&seed| seed != 0) })
+        Ok(Self { prompt, negative_prompt, seed: seed.filter(|&seed| seed != 0), renditions: Vec::new() })
+    }
+
+    /// Asks for more pictures beside the standard one. Order and repeats mean nothing; the standard one is made in any case.
+    #[must_use]
+    pub fn with_renditions(mut self, renditions: impl IntoIterator<Item = RenditionSpec>) -> Self {
+        self.renditions = renditions.into_iter().filter(|spec| *spec != RenditionSpec::STANDARD).collect();
+        self.renditions.sort_unstable();
+        self.renditions.dedup();
+        self
     }
 
     /// Returns the description of the picture. User content: never logged at info or above.
@@ -81,6 +93,11 @@ impl JobSpec {
     /// Returns the seed the caller wants, never 0 (the models read 0 as 'random').
     pub fn seed(&self) -> Option<u32> {
         self.seed
+    }
+
+    /// Returns the pictures wanted beside the standard one, each once.
+    pub fn renditions(&self) -> &[RenditionSpec] {
+        &self.renditions
     }
 
     /// Returns a SHA-256 (hex) over the spec: equal specs have equal fingerprints.
@@ -118,25 +135,34 @@ struct RawJobSpec {
     negative_prompt: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seed: Option<u32>,
+    // Absent when empty, so that the fingerprint of a spec without renditions stays what it was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    renditions: Vec<RenditionSpec>,
 }
 
 impl TryFrom<RawJobSpec> for JobSpec {
     type Error = InvalidJobSpec;
 
     fn try_from(raw: RawJobSpec) -> Result<Self, InvalidJobSpec> {
-        Self::new(raw.prompt, raw.negative_prompt, raw.seed)
+        Ok(Self::new(raw.prompt, raw.negative_prompt, raw.seed)?.with_renditions(raw.renditions))
     }
 }
 
 impl From<JobSpec> for RawJobSpec {
     fn from(spec: JobSpec) -> Self {
-        Self { prompt: spec.prompt, negative_prompt: spec.negative_prompt, seed: spec.seed }
+        Self {
+            prompt: spec.prompt,
+            negative_prompt: spec.negative_prompt,
+            seed: spec.seed,
+            renditions: spec.renditions,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ImageFormat;
 
     fn spec(prompt: &str) -> Result<JobSpec, InvalidJobSpec> {
         JobSpec::new(prompt.to_owned(), None, None)
@@ -172,6 +198,20 @@ mod tests {
     fn seed_zero_means_any() {
         assert_eq!(JobSpec::new("fox".into(), None, Some(0)).unwrap().seed(), None);
         assert_eq!(JobSpec::new("fox".into(), None, Some(7)).unwrap().seed(), Some(7));
+    }
+
+    #[test]
+    fn renditions_are_a_set_without_the_standard_one() {
+        let rendition = |side, format| RenditionSpec::new(side, format).unwrap();
+        let small = rendition(256, ImageFormat::Webp);
+        let avif = rendition(1024, ImageFormat::Avif);
+        let one = spec("fox").unwrap().with_renditions([avif, small, RenditionSpec::STANDARD, avif]);
+        let other = spec("fox").unwrap().with_renditions([small, avif]);
+        assert_eq!(one.renditions(), [small, avif]);
+        assert_eq!(one.fingerprint(), other.fingerprint());
+        let none = spec("fox").unwrap().with_renditions([RenditionSpec::STANDARD]);
+        assert_eq!(none.fingerprint(), spec("fox").unwrap().fingerprint());
+        assert_ne!(none.fingerprint(), one.fingerprint());
     }
 
     #[test]

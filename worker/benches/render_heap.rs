@@ -4,8 +4,9 @@
 use std::io::Cursor;
 
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
+use job::STANDARD_SIDE;
 use peak_alloc::PeakAlloc;
-use worker::render::{OUTPUT_SIDE, RenderSettings, render};
+use worker::render::{RenderSettings, render};
 
 /// libwebp takes its memory from here too (webp-encoder/src/memory.rs).
 #[global_allocator]
@@ -25,10 +26,10 @@ fn main() {
             drop(image);
             let before = ALLOCATOR.current_usage();
             ALLOCATOR.reset_peak_usage();
-            let rendered = render(&source, &RenderSettings::default()).unwrap();
+            let rendered = render(&source, &RenderSettings::default(), &[]).unwrap();
             let peak = (ALLOCATOR.peak_usage() - before) as f64;
             drop(rendered);
-            let pixels = f64::from(side * side + OUTPUT_SIDE * OUTPUT_SIDE) * 3.0;
+            let pixels = f64::from(side * side + STANDARD_SIDE * STANDARD_SIDE) * 3.0;
             let mib = f64::from(1 << 20);
             println!("| {side} px {kind} | {:.1} | {:.1} | {:.2} |", pixels / mib, peak / mib, peak / pixels);
             is_kept &= peak <= pixels * LIMIT;

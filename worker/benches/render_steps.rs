@@ -74,7 +74,7 @@ fn steps(criterion: &mut Criterion) {
     });
     let source = encoded(&rgb, ImageFormat::Png);
     group.bench_function("all of it", |bencher| {
-        bencher.iter(|| render(black_box(&source), &RenderSettings::default()).unwrap());
+        bencher.iter(|| render(black_box(&source), &RenderSettings::default(), &[]).unwrap());
     });
     group.finish();
 }

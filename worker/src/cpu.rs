@@ -1,6 +1,7 @@
 //! `CpuPool`: where decoding, resizing and encoding run, so that the async side never waits for a core.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use metrics::Gauge;
 use nix::time::{ClockId, clock_gettime};
+use rayon::prelude::*;
 use thiserror::Error;
 use tokio::sync::oneshot;
 use tracing::Span;
@@ -97,9 +99,8 @@ impl CpuPool {
                 let _running = Counted::new(running);
                 let _entered = span.entered();
                 // The closure is consumed either way, so nothing half-changed is seen afterwards.
-                let began = thread_cpu_time();
-                let result = catch_unwind(AssertUnwindSafe(task));
-                cpu_seconds.record(thread_cpu_time().saturating_sub(began));
+                let (result, spent) = measured(|| catch_unwind(AssertUnwindSafe(task)));
+                cpu_seconds.record(spent);
                 result
             };
             let result = result.map_err(|panic| CpuPanicked { task: name, message: message_of(panic.as_ref()) });
@@ -111,6 +112,34 @@ impl CpuPool {
             .await
             .unwrap_or_else(|_| Err(CpuPanicked { task: name, message: "the task ended without a result".to_owned() }))
     }
+}
+
+/// Runs `work` on each of `items`, on this thread and on whichever threads of the pool are idle. Called outside of a pool,
+/// rayon's global one helps. Returns the results in order.
+pub fn in_parallel<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {
+    let pieces: Vec<(T, Duration)> = items.par_iter().map(|item| measured(|| work(item))).collect();
+    PIECES.set(PIECES.get() + pieces.iter().map(|(_, spent)| *spent).sum::<Duration>());
+    pieces.into_iter().map(|(result, _)| result).collect()
+}
+
+thread_local! {
+    /// CPU time of this thread for what has been measured by itself, within what is being measured.
+    static APART: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// CPU time of all threads for the pieces of what is being measured.
+    static PIECES: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// Runs `work` and returns the CPU time that it took: without what a thread that waits for its pieces does meanwhile for
+/// others, and with the pieces that others did for it.
+fn measured<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let (apart, pieces) = (APART.replace(Duration::ZERO), PIECES.replace(Duration::ZERO));
+    let began = thread_cpu_time();
+    let result = work();
+    let on_this_thread = thread_cpu_time().saturating_sub(began);
+    let spent = on_this_thread.saturating_sub(APART.get()) + PIECES.get();
+    APART.set(apart + on_this_thread);
+    PIECES.set(pieces);
+    (result, spent)
 }
 
 /// CPU time that the calling thread has used. Unlike the wall clock it does not count waiting for a core.
@@ -267,22 +296,43 @@ mod tests {
         let recorder = Recorded::default();
         let _guard = metrics::set_default_local_recorder(&recorder);
         let pool = CpuPool::new(1);
-        // Busy until its own clock has moved, so the test does not depend on the speed of the machine.
-        let busy = || {
-            let until = thread_cpu_time() + Duration::from_millis(2);
-            while thread_cpu_time() < until {
-                std::hint::spin_loop();
-            }
-        };
-        pool.run("spin", busy).await.unwrap();
-        let spin = move || {
-            busy();
+        pool.run("spin", || busy(Duration::from_millis(2))).await.unwrap();
+        let spin = || {
+            busy(Duration::from_millis(2));
             panic!("spun")
         };
         pool.run::<()>("spin", spin).await.unwrap_err();
         let seconds = recorder.cpu_seconds.0.lock().unwrap().clone();
         assert_eq!(seconds.len(), 2);
         assert!(seconds.iter().all(|seconds| *seconds >= 0.002), "{seconds:?}");
+    }
+
+    /// Busy until its own clock has moved, so that a test does not depend on the speed of the machine.
+    fn busy(for_at_least: Duration) {
+        let until = thread_cpu_time() + for_at_least;
+        while thread_cpu_time() < until {
+            std::hint::spin_loop();
+        }
+    }
+
+    #[tokio::test]
+    async fn pieces_are_counted_once_and_for_the_task_that_wanted_them() {
+        let recorder = Recorded::default();
+        let _guard = metrics::set_default_local_recorder(&recorder);
+        let pool = CpuPool::new(2);
+        let piece = Duration::from_millis(20);
+        let scattered = |pieces: usize| move || in_parallel(&vec![piece; pieces], |piece| busy(*piece)).len();
+        // Twelve and two pieces of 20 ms at a time: a thread that waits for its pieces takes another's task meanwhile.
+        let tasks = (0..6).map(|n| pool.run("scatter", scattered(if n % 2 == 0 { 12 } else { 2 })));
+        let done: Vec<usize> = join_all(tasks).await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(done, [12, 2, 12, 2, 12, 2]);
+        let mut seconds = recorder.cpu_seconds.0.lock().unwrap().clone();
+        seconds.sort_by(f64::total_cmp);
+        // The time of a piece is that of its thread's clock, which does not run while others have the core.
+        let expected = [0.04, 0.04, 0.04, 0.24, 0.24, 0.24];
+        for (found, expected) in seconds.iter().zip(expected) {
+            assert!((expected..expected + 0.03).contains(found), "{seconds:?}");
+        }
     }
 
     fn value(gauge: &AtomicU64) -> f64 {

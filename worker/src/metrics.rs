@@ -199,8 +199,8 @@ pub fn lease_extended(result: &'static str) {
     counter!(LEASE_EXTENSIONS, "result" => result).increment(1);
 }
 
-pub fn published(bytes: usize) {
-    counter!(PUBLISHED_BYTES).increment(bytes as u64);
+pub fn published(bytes: u64) {
+    counter!(PUBLISHED_BYTES).increment(bytes);
 }
 
 pub fn model_called(result: &'static str) {

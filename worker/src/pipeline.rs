@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
-use job::{Failure, FailureCode, ImageInfo, Job, ObjectKind, SourceInfo, Status, image_key};
+use job::{Failure, FailureCode, ImageInfo, Job, RenditionInfo, SourceInfo, Status, rendition_key};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -16,7 +17,7 @@ use crate::cpu::CpuPool;
 use crate::disposition::Outcome;
 use crate::error::{Class, JobError, Kind};
 use crate::metrics::{self, Step};
-use crate::render::{RenderError, RenderSettings, Rendered, render};
+use crate::render::{RenderError, RenderSettings, Rendered, Rendition, render};
 use crate::source::{Paid, SourceMaker};
 use crate::store::{ObjectStore, StoreError};
 use crate::traces;
@@ -198,9 +199,9 @@ impl Pipeline {
                 Some(bytes) => bytes,
                 None => self.read_back(job, &paid.info).await?,
             };
-            let settings = self.render.clone();
+            let (settings, extra) = (self.render.clone(), job.spec.renditions().to_vec());
             self.cpu
-                .run("render", move || render(&source, &settings))
+                .run("render", move || render(&source, &settings, &extra))
                 .await
                 .map_err(|panic| JobError::new(Kind::CpuTaskPanicked, panic.to_string()))
         };
@@ -219,29 +220,32 @@ impl Pipeline {
         Ok(source.bytes)
     }
 
-    /// Image first, then the record: whoever reads the record finds the image.
+    /// Pictures first, then the record: whoever reads the record finds them.
     async fn publish(&self, job: &Job, held: &mut Held, rendered: Rendered) -> Result<Outcome, Stop> {
         metrics::step_took(Step::Decode, rendered.decode);
         metrics::step_took(Step::Resize, rendered.resize);
         metrics::step_took(Step::Encode, rendered.encode);
-        let rendition = &rendered.rendition;
+        let standard = info(job, &rendered.rendition);
         let image = ImageInfo {
-            key: image_key(&job.id),
-            width: rendition.width,
-            height: rendition.height,
-            bytes: rendition.bytes.len() as u64,
-            content_type: ObjectKind::Image.content_type().to_owned(),
-            sha256: rendered.sha256.clone(),
-            thumbhash: rendered.thumbhash.clone(),
+            key: standard.key,
+            width: standard.width,
+            height: standard.height,
+            bytes: standard.bytes,
+            content_type: standard.content_type,
+            sha256: standard.sha256,
+            thumbhash: rendered.thumbhash,
         };
+        let renditions: Vec<RenditionInfo> = rendered.extra.iter().map(|rendition| info(job, rendition)).collect();
+        let size = image.bytes + renditions.iter().map(|rendition| rendition.bytes).sum::<u64>();
         let render_seconds = (rendered.decode + rendered.resize + rendered.encode).as_secs_f64();
-        let size = rendition.bytes.len();
+        let pictures: Vec<Rendition> = std::iter::once(rendered.rendition).chain(rendered.extra).collect();
         let started = Instant::now();
-        self.write_image(job, held, rendered.rendition.bytes).await?;
+        self.write_images(job, held, &pictures).await?;
         let took = started.elapsed();
         metrics::step_took(Step::Publish, took);
         held.finish(self.store.as_ref(), (self.clock)(), Status::Succeeded, |record| {
             record.image = Some(image);
+            record.renditions = renditions;
             record.error = None;
             record.timings.render_seconds = Some(render_seconds);
             record.timings.upload_seconds = Some(took.as_secs_f64());
@@ -251,19 +255,31 @@ impl Pipeline {
         Ok(Outcome::Published)
     }
 
-    /// Writes the picture, over another one only while the claim is ours: a worker that lost it must not change the bytes
-    /// that the record of its successor describes.
-    async fn write_image(&self, job: &Job, held: &mut Held, webp: Bytes) -> Result<(), Stop> {
-        match self.store.create_image(&job.id, webp.clone(), &job.trace).await {
-            Ok(()) => Ok(()),
-            Err(StoreError::Failed(error)) => Err(error.into()),
-            // An attempt that died before its record, our own write repeated, or somebody who has published: the record
-            // tells. A renewal of the claim that succeeds proves that nobody has, and from here on others step back.
-            Err(StoreError::Conflict) => {
-                held.advance(self.store.as_ref(), (self.clock)(), |_| {}).await?;
-                Ok(self.store.write_image(&job.id, webp, &job.trace).await?)
+    /// Writes the pictures, over others only while the claim is ours: a worker that lost it must not change the bytes that
+    /// the record of its successor describes.
+    async fn write_images(&self, job: &Job, held: &mut Held, pictures: &[Rendition]) -> Result<(), Stop> {
+        let create =
+            |picture: &Rendition| self.store.create_image(&job.id, picture.spec, picture.bytes.clone(), &job.trace);
+        let created = join_all(pictures.iter().map(create)).await;
+        let mut taken = Vec::new();
+        for (picture, created) in pictures.iter().zip(created) {
+            match created {
+                Ok(()) => {}
+                Err(StoreError::Failed(error)) => return Err(error.into()),
+                // An attempt that died before its record, our own write repeated, or somebody who has published: the
+                // record tells. A renewal of the claim that succeeds proves that nobody has, and from here on others
+                // step back.
+                Err(StoreError::Conflict) => taken.push(picture),
             }
         }
+        if taken.is_empty() {
+            return Ok(());
+        }
+        held.advance(self.store.as_ref(), (self.clock)(), |_| {}).await?;
+        let write =
+            |picture: &&Rendition| self.store.write_image(&job.id, picture.spec, picture.bytes.clone(), &job.trace);
+        try_join_all(taken.iter().map(write)).await?;
+        Ok(())
     }
 
     /// Makes the record say how the attempt ended.
@@ -334,6 +350,18 @@ impl Pipeline {
         let remaining = record.claim.map(|claim| claim.deadline_at.duration_since(now));
         let for_at_most = remaining.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default();
         Ok(Outcome::HeldElsewhere { for_at_most })
+    }
+}
+
+/// Returns what the record says of a picture.
+fn info(job: &Job, rendition: &Rendition) -> RenditionInfo {
+    RenditionInfo {
+        key: rendition_key(&job.id, rendition.spec),
+        width: rendition.spec.side(),
+        height: rendition.spec.side(),
+        bytes: rendition.bytes.len() as u64,
+        content_type: rendition.spec.format().content_type().to_owned(),
+        sha256: rendition.sha256.clone(),
     }
 }
 

@@ -9,7 +9,9 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
-use job::{JobId, ObjectKind, Place, Record, SourceInfo, TraceContext, image_key, record_key, source_key};
+use job::{
+    JobId, ObjectKind, Place, Record, RenditionSpec, SourceInfo, TraceContext, record_key, rendition_key, source_key,
+};
 use thiserror::Error;
 
 use crate::error::{JobError, Kind};
@@ -51,11 +53,23 @@ pub trait ObjectStore: Send + Sync + 'static {
 
     async fn write_source(&self, id: &JobId, source: &Source) -> Result<(), JobError>;
 
-    /// Writes the picture that the CDN serves, tagged for the standard retention, if there is none.
-    async fn create_image(&self, id: &JobId, webp: Bytes, trace: &TraceContext) -> Result<(), StoreError>;
+    /// Writes one picture that the CDN serves, tagged for the standard retention, if there is none.
+    async fn create_image(
+        &self,
+        id: &JobId,
+        spec: RenditionSpec,
+        encoded: Bytes,
+        trace: &TraceContext,
+    ) -> Result<(), StoreError>;
 
     /// Writes it over one that is there: only for whoever has just proved the claim.
-    async fn write_image(&self, id: &JobId, webp: Bytes, trace: &TraceContext) -> Result<(), JobError>;
+    async fn write_image(
+        &self,
+        id: &JobId,
+        spec: RenditionSpec,
+        encoded: Bytes,
+        trace: &TraceContext,
+    ) -> Result<(), JobError>;
 }
 
 /// The store on S3.
@@ -98,8 +112,14 @@ impl S3Store {
         self.put(record_key(&record.id), ObjectKind::Record, body.into())
     }
 
-    fn put_image(&self, id: &JobId, webp: Bytes, trace: &TraceContext) -> PutObjectFluentBuilder {
-        self.put(image_key(id), ObjectKind::Image, webp)
+    fn put_image(
+        &self,
+        id: &JobId,
+        spec: RenditionSpec,
+        encoded: Bytes,
+        trace: &TraceContext,
+    ) -> PutObjectFluentBuilder {
+        self.put(rendition_key(id, spec), ObjectKind::Image(spec.format()), encoded)
             .tagging(job::STANDARD_RETENTION_TAG)
             .metadata("job-id", id.to_string())
             .metadata("correlation-id", trace.correlation_id.as_str())
@@ -171,15 +191,27 @@ impl ObjectStore for S3Store {
         Ok(())
     }
 
-    async fn create_image(&self, id: &JobId, webp: Bytes, trace: &TraceContext) -> Result<(), StoreError> {
-        let put = self.put_image(id, webp, trace).if_none_match("*");
+    async fn create_image(
+        &self,
+        id: &JobId,
+        spec: RenditionSpec,
+        encoded: Bytes,
+        trace: &TraceContext,
+    ) -> Result<(), StoreError> {
+        let put = self.put_image(id, spec, encoded, trace).if_none_match("*");
         // As for the source.
         put.customize().disable_payload_signing().send().await.map_err(conditional)?;
         Ok(())
     }
 
-    async fn write_image(&self, id: &JobId, webp: Bytes, trace: &TraceContext) -> Result<(), JobError> {
-        let put = self.put_image(id, webp, trace);
+    async fn write_image(
+        &self,
+        id: &JobId,
+        spec: RenditionSpec,
+        encoded: Bytes,
+        trace: &TraceContext,
+    ) -> Result<(), JobError> {
+        let put = self.put_image(id, spec, encoded, trace);
         put.customize().disable_payload_signing().send().await.map_err(|error| classify(&error))?;
         Ok(())
     }

@@ -31,6 +31,11 @@ async fn each_kind_of_bad_body_has_its_problem() {
         (r#"{"prompt": "fox", "seed": 4294967296}"#, "seed"),
         (r#"{"prompt": "fox", "deadline_seconds": 0}"#, "deadline_seconds"),
         (r#"{"prompt": "fox", "deadline_seconds": 86401}"#, "deadline_seconds"),
+        (r#"{"prompt": "fox", "renditions": {}}"#, "renditions"),
+        (r#"{"prompt": "fox", "renditions": [{"width": 300, "format": "webp"}]}"#, "renditions[0].width"),
+        (r#"{"prompt": "fox", "renditions": [{"width": 256, "format": "png"}]}"#, "renditions[0].format"),
+        (r#"{"prompt": "fox", "renditions": [{"width": 256}]}"#, "renditions[0].format"),
+        (r#"{"prompt": "fox", "renditions": [{"width": 256, "format": "webp", "height": 9}]}"#, "renditions[0].height"),
         (r#"{"prompt": ""}"#, "prompt"),
         (r#"{"prompt": " \n "}"#, "prompt"),
         (r#"{"prompt": "a\u0000b"}"#, "prompt"),
@@ -44,6 +49,8 @@ async fn each_kind_of_bad_body_has_its_problem() {
         assert_eq!(answer.status, 422, "{text}: {}", answer.body);
         answer.assert_invalid(field);
     }
+    let many = vec![json!({"width": 256, "format": "webp"}); 17];
+    send(&json!({"prompt": "fox", "renditions": many}).to_string()).await.assert_invalid("renditions");
     let long = json!({"prompt": "x".repeat(10_001)}).to_string();
     send(&long).await.assert_invalid("prompt");
     assert!(api.queue.jobs().is_empty());
@@ -82,6 +89,8 @@ async fn the_edges_of_what_is_valid_are_accepted() {
         // JSON Schema counts this as a whole number.
         json!({"prompt": "x", "seed": 7.0, "deadline_seconds": 60.0}),
         json!({"prompt": "x", "seed": 4_294_967_295_u32, "deadline_seconds": 86_400}),
+        json!({"prompt": "x", "renditions": null}),
+        json!({"prompt": "x", "renditions": vec![json!({"width": 1024, "format": "webp"}); 16]}),
         json!({"prompt": "line one\r\n\tline two", "seed": 0, "deadline_seconds": 1}),
     ] {
         assert_eq!(api.submit(body).await.status, 202);

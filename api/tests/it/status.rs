@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::app::Ports;
 use jiff::{Timestamp, ToSpan};
-use job::{Failure, FailureCode, Status};
+use job::{Failure, FailureCode, ImageFormat, RenditionSpec, Status};
 use serde_json::json;
 
 use crate::support::{MemoryQueue, MemoryRecords, SOUTH_KEY, TestApi, claimed, get, job, post, succeeded, with};
@@ -40,6 +40,21 @@ async fn a_finished_job_has_its_picture() {
     assert_eq!((answer.header("retry-after"), answer.header("cache-control")), (None, Some("private, no-cache")));
     assert_eq!(answer.body["image"]["url"], format!("https://cdn.example.com/images/{}.webp", job.id));
     insta::assert_json_snapshot!(crate::support::redact_image(answer));
+}
+
+#[tokio::test]
+async fn renditions_are_told_beside_the_picture() {
+    let api = TestApi::new();
+    let mut job = job();
+    let avif = RenditionSpec::new(256, ImageFormat::Avif).unwrap();
+    job.spec = job.spec.with_renditions([avif]);
+    api.records.put(&succeeded(&job));
+    let answer = api.get(&format!("/v1/jobs/{}", job.id)).await;
+    let expected = json!([{
+        "url": format!("https://cdn.example.com/images/{}-256.avif", job.id), "width": 256, "height": 256,
+        "bytes": 12_345, "content_type": "image/avif", "sha256": "cd".repeat(32),
+    }]);
+    assert_eq!(answer.body["image"]["renditions"], expected);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod submit;
 mod watchdog;
 mod openapi;
 mod end_to_end;
+mod renditions;
 mod faults;
 mod traces;
 mod compose;

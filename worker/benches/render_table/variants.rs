@@ -5,11 +5,12 @@ use std::io::{BufRead, Cursor, Write};
 use clap::ValueEnum;
 use image::ImageFormat;
 use image::imageops::{self, FilterType};
+use job::STANDARD_SIDE;
 use nix::time::{ClockId, clock_gettime};
 use worker::render::decode::decode;
 use worker::render::encode::stock_webp;
 use worker::render::resize::to_square;
-use worker::render::{OUTPUT_SIDE, Pixels, RenderSettings, render};
+use worker::render::{Pixels, RenderSettings, render};
 
 const MAX_PIXELS: u64 = 1 << 26;
 
@@ -44,20 +45,20 @@ impl Variant {
     pub fn run(self, source: &[u8], quality: f32) -> Vec<u8> {
         let by = |method| {
             let settings = RenderSettings { quality, method, ..Default::default() };
-            render(source, &settings).unwrap().rendition.bytes.to_vec()
+            render(source, &settings, &[]).unwrap().rendition.bytes.to_vec()
         };
         match self {
             Self::Method2 => by(2),
             Self::Method4 => by(4),
             Self::Method6 => by(6),
             Self::Stock => {
-                let square = to_square(decode(source, MAX_PIXELS).unwrap(), OUTPUT_SIDE).unwrap();
+                let square = to_square(decode(source, MAX_PIXELS).unwrap(), STANDARD_SIDE).unwrap();
                 stock_webp(&square, quality, 4).unwrap().to_vec()
             }
             Self::Naive => {
                 let image = image::load_from_memory_with_format(source, ImageFormat::Png).unwrap().into_rgb8();
                 let square = imageops_square(&image);
-                let pixels = Pixels { width: OUTPUT_SIDE, height: OUTPUT_SIDE, rgb: square.into_raw() };
+                let pixels = Pixels { width: STANDARD_SIDE, height: STANDARD_SIDE, rgb: square.into_raw() };
                 stock_webp(&pixels, quality, 4).unwrap().to_vec()
             }
         }
@@ -69,10 +70,10 @@ pub fn imageops_square(image: &image::RgbImage) -> image::RgbImage {
     let side = image.width().min(image.height());
     let (left, top) = ((image.width() - side) / 2, (image.height() - side) / 2);
     let square = imageops::crop_imm(image, left, top, side, side).to_image();
-    if side == OUTPUT_SIDE {
+    if side == STANDARD_SIDE {
         return square;
     }
-    imageops::resize(&square, OUTPUT_SIDE, OUTPUT_SIDE, FilterType::Lanczos3)
+    imageops::resize(&square, STANDARD_SIDE, STANDARD_SIDE, FilterType::Lanczos3)
 }
 
 /// Answers lines on the standard input until it ends, as the peers do.

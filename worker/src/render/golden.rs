@@ -61,9 +61,9 @@ fn every_source_keeps_its_looks_and_loses_a_third_of_its_bytes() {
         ];
         for (kind, source, expected) in sources {
             let name = format!("{picture} as {kind}");
-            let rendered = render(&source, &RenderSettings::default()).unwrap().rendition;
+            let rendered = render(&source, &RenderSettings::default(), &[]).unwrap().rendition;
             let found = image::load_from_memory_with_format(&rendered.bytes, ImageFormat::WebP).unwrap().into_rgb8();
-            assert_eq!(found.dimensions(), (OUTPUT_SIDE, OUTPUT_SIDE), "{name}");
+            assert_eq!(found.dimensions(), (STANDARD_SIDE, STANDARD_SIDE), "{name}");
             let score = ssimulacra2(expected, &found);
             assert!(score >= AT_LEAST, "{name}: SSIMULACRA2 {score:.1}, less than {AT_LEAST}");
             let png = png_of(expected.clone()).len();

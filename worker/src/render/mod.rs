@@ -1,4 +1,4 @@
-//! From the model's picture to the rendition: bytes in, bytes out; never awaits and never sees AWS.
+//! From the model's picture to the renditions: bytes in, bytes out; never awaits and never sees AWS.
 
 pub mod decode;
 mod png_rows;
@@ -10,13 +10,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Args;
+use job::{ImageFormat, RenditionSpec, STANDARD_SIDE};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::cpu;
 use crate::error::{JobError, Kind};
-
-/// Width and height of every rendition in pixels. Not a setting: clients lay out pages for it.
-pub const OUTPUT_SIDE: u32 = 1024;
 
 /// Largest source in bytes. `InvokeModel` answers at most 25,000,000 bytes, so nothing the model returns is refused.
 pub const MAX_SOURCE_BYTES: usize = 25_000_000;
@@ -31,6 +30,12 @@ pub struct RenderSettings {
     /// Effort of the WebP encoder: 0 (fast, large files) to 6 (slow, small files).
     #[arg(long = "render-method", env = "RENDER_METHOD", default_value_t = 4, value_name = "0-6", value_parser = clap::value_parser!(u8).range(0..=6))]
     pub method: u8,
+    /// Quality of an AVIF rendition: 1 (small) to 100 (good). Its scale is not that of WebP.
+    #[arg(long = "render-avif-quality", env = "RENDER_AVIF_QUALITY", default_value_t = 70, value_name = "1-100", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub avif_quality: u8,
+    /// Speed of the AVIF encoder: 1 (slow, small files) to 10 (fast).
+    #[arg(long = "render-avif-speed", env = "RENDER_AVIF_SPEED", default_value_t = 10, value_name = "1-10", value_parser = clap::value_parser!(u8).range(1..=10))]
+    pub avif_speed: u8,
     /// Largest source in pixels, width times height. Decoding takes up to 11 bytes of memory for each, per CPU thread.
     #[arg(long = "render-max-source-pixels", env = "RENDER_MAX_SOURCE_PIXELS", default_value_t = DEFAULT_MAX_SOURCE_PIXELS, value_name = "PIXELS", value_parser = clap::value_parser!(u64).range(1_048_576..=268_435_456))]
     pub max_source_pixels: u64,
@@ -41,7 +46,13 @@ const DEFAULT_MAX_SOURCE_PIXELS: u64 = 4 * 2048 * 2048;
 
 impl Default for RenderSettings {
     fn default() -> Self {
-        Self { quality: 80.0, method: 4, max_source_pixels: DEFAULT_MAX_SOURCE_PIXELS }
+        Self {
+            quality: 80.0,
+            method: 4,
+            avif_quality: 70,
+            avif_speed: 10,
+            max_source_pixels: DEFAULT_MAX_SOURCE_PIXELS,
+        }
     }
 }
 
@@ -54,26 +65,27 @@ fn parse_quality(text: &str) -> Result<f32, String> {
 /// One output image, encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendition {
-    /// A WebP file without any metadata.
+    /// Its size and format.
+    pub spec: RenditionSpec,
+    /// A file of that format without any metadata.
     pub bytes: Bytes,
-    /// In pixels.
-    pub width: u32,
-    /// In pixels.
-    pub height: u32,
+    /// SHA-256 of the bytes, lowercase hex.
+    pub sha256: String,
 }
 
-/// A rendition and what is published about it.
+/// What came of one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
+    /// [`RenditionSpec::STANDARD`].
     pub rendition: Rendition,
-    /// SHA-256 of the rendition's bytes, lowercase hex.
-    pub sha256: String,
+    /// The others, in the order in which they were asked for.
+    pub extra: Vec<Rendition>,
     /// `ThumbHash` of the picture, standard base64: a blurred placeholder in about 25 bytes.
     pub thumbhash: String,
     pub decode: Duration,
     /// Crop, resize and placeholder.
     pub resize: Duration,
-    /// WebP and checksum.
+    /// All renditions, with the resizing of the smaller ones and the checksums. Wall time: they run in parallel.
     pub encode: Duration,
 }
 
@@ -121,28 +133,48 @@ pub struct Pixels {
     pub rgb: Vec<u8>,
 }
 
-/// Makes the 1024x1024 WebP of a PNG, JPEG or WebP source. CPU-bound, tens of milliseconds: run it on the
-/// [`CpuPool`](crate::cpu::CpuPool).
+/// Makes the standard WebP of a PNG, JPEG or WebP source, and the `extra` renditions.
+///
+/// CPU-bound, tens of milliseconds (an AVIF: hundreds): run it on the [`CpuPool`](cpu::CpuPool), whose idle threads then
+/// help with the extra renditions. The source is decoded once. Smaller renditions are scaled from the standard square, not from the source: it is the
+/// nearest picture that is larger than all of them.
 ///
 /// # Errors
 /// See [`RenderError`].
-pub fn render(source: &[u8], settings: &RenderSettings) -> Result<Rendered, RenderError> {
+pub fn render(source: &[u8], settings: &RenderSettings, extra: &[RenditionSpec]) -> Result<Rendered, RenderError> {
     let started = Instant::now();
     let pixels = decode::decode(source, settings.max_source_pixels)?;
     let decoded = Instant::now();
-    let square = resize::to_square(pixels, OUTPUT_SIDE)?;
+    let square = resize::to_square(pixels, STANDARD_SIDE)?;
     let thumbhash = placeholder::thumbhash(&square)?;
     let resized = Instant::now();
-    let bytes = encode::webp(&square, settings.quality, settings.method)?;
-    let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let (rendition, extra) = if extra.is_empty() {
+        (rendition(&square, settings, RenditionSpec::STANDARD)?, Vec::new())
+    } else {
+        let specs: Vec<RenditionSpec> = std::iter::once(RenditionSpec::STANDARD).chain(extra.iter().copied()).collect();
+        let mut made = cpu::in_parallel(&specs, |&spec| rendition(&square, settings, spec)).into_iter();
+        let standard = made.next().expect("one result for each spec")?;
+        (standard, made.collect::<Result<_, _>>()?)
+    };
     Ok(Rendered {
-        rendition: Rendition { bytes, width: square.width, height: square.height },
-        sha256,
+        rendition,
+        extra,
         thumbhash,
         decode: decoded - started,
         resize: resized - decoded,
         encode: resized.elapsed(),
     })
+}
+
+fn rendition(square: &Pixels, settings: &RenderSettings, spec: RenditionSpec) -> Result<Rendition, RenderError> {
+    let smaller = if spec.side() == square.width { None } else { Some(resize::scaled(square, spec.side())?) };
+    let pixels = smaller.as_ref().unwrap_or(square);
+    let bytes = match spec.format() {
+        ImageFormat::Webp => encode::webp(pixels, settings.quality, settings.method)?,
+        ImageFormat::Avif => encode::avif(pixels, settings.avif_quality, settings.avif_speed)?,
+    };
+    let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Rendition { spec, bytes, sha256 })
 }
 
 #[cfg(test)]

@@ -25,6 +25,14 @@ pub fn to_square(pixels: Pixels, side: u32) -> Result<Pixels, RenderError> {
     resample(&square, side, FilterType::Lanczos3)
 }
 
+/// Scales a square to one of `side`.
+///
+/// # Errors
+/// [`RenderError::Encode`]: we failed, the source is fine.
+pub(super) fn scaled(square: &Pixels, side: u32) -> Result<Pixels, RenderError> {
+    resample(&view(square)?, side, FilterType::Lanczos3)
+}
+
 /// Scales all of `pixels` to a square of `side` by averaging: for thumbnails.
 ///
 /// # Errors

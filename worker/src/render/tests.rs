@@ -4,19 +4,23 @@ use std::io::Cursor;
 
 use clap::Parser;
 use image::codecs::webp::WebPEncoder;
-use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, imageops};
+use image::{DynamicImage, ImageFormat as FileFormat, Rgb, RgbImage, Rgba, imageops};
 use proptest::prelude::*;
 
 use super::test_sources::*;
 use super::*;
 
+fn webp_pixels(webp: &[u8]) -> RgbImage {
+    let mut decoder = image::ImageReader::new(Cursor::new(webp));
+    decoder.set_format(FileFormat::WebP);
+    decoder.decode().unwrap().into_rgb8()
+}
+
 fn rendered(source: &[u8]) -> RgbImage {
-    let rendered = render(source, &RenderSettings::default()).unwrap();
+    let rendered = render(source, &RenderSettings::default(), &[]).unwrap();
     let rendition = &rendered.rendition;
-    assert_eq!((rendition.width, rendition.height), (1024, 1024));
-    let mut decoder = image::ImageReader::new(Cursor::new(&rendition.bytes));
-    decoder.set_format(ImageFormat::WebP);
-    let image = decoder.decode().unwrap().into_rgb8();
+    assert_eq!(rendition.spec, RenditionSpec::STANDARD);
+    let image = webp_pixels(&rendition.bytes);
     assert_eq!(image.dimensions(), (1024, 1024));
     image
 }
@@ -35,7 +39,7 @@ fn reference(image: &RgbImage) -> RgbImage {
     let side = image.width().min(image.height());
     let (left, top) = ((image.width() - side) / 2, (image.height() - side) / 2);
     let square = imageops::crop_imm(image, left, top, side, side).to_image();
-    imageops::resize(&square, OUTPUT_SIDE, OUTPUT_SIDE, imageops::FilterType::Lanczos3)
+    imageops::resize(&square, STANDARD_SIDE, STANDARD_SIDE, imageops::FilterType::Lanczos3)
 }
 
 fn assert_close(found: &RgbImage, expected: &RgbImage, at_least: f64, name: &str) {
@@ -77,7 +81,7 @@ fn formats_and_colour_types_become_the_same_picture() {
         ("JPEG", jpeg_of(&source, None), 34.0),
         ("lossless WebP", webp, 36.0),
         ("lossy WebP", lossy, 34.0),
-        ("WebP with alpha", encoded(&rgb.to_rgba8().into(), ImageFormat::WebP), 36.0),
+        ("WebP with alpha", encoded(&rgb.to_rgba8().into(), FileFormat::WebP), 36.0),
     ] {
         assert_close(&rendered(&bytes), &expected, at_least, name);
     }
@@ -88,7 +92,7 @@ fn formats_and_colour_types_become_the_same_picture() {
         ("16 bit grey", png_of(grey.to_luma16())),
         ("grey with alpha", png_of(grey.to_luma_alpha8())),
         ("16 bit grey with alpha", png_of(grey.to_luma_alpha16())),
-        ("grey JPEG", encoded(&grey, ImageFormat::Jpeg)),
+        ("grey JPEG", encoded(&grey, FileFormat::Jpeg)),
     ] {
         assert_close(&rendered(&bytes), &expected, 34.0, name);
     }
@@ -107,7 +111,7 @@ fn colours_are_exact_where_they_can_be() {
         ("grey of 4 bits", raw_png(16, 16, ColorType::Grayscale, BitDepth::Four, &[0x88; 128]), [0x88; 3]),
         ("transparent on white", png_of(clear.clone()), [255; 3]),
         ("half transparent", png_of(half), [127; 3]),
-        ("transparent WebP", encoded(&clear.into(), ImageFormat::WebP), [255; 3]),
+        ("transparent WebP", encoded(&clear.into(), FileFormat::WebP), [255; 3]),
         ("CMYK white", cmyk_jpeg([255; 4]), [255; 3]),
         ("CMYK black", cmyk_jpeg([255, 255, 255, 0]), [0; 3]),
         ("CMYK cyan", cmyk_jpeg([0, 255, 255, 255]), [0, 255, 255]),
@@ -154,7 +158,7 @@ fn the_crop_is_centred() {
             }
         });
         let pixels = Pixels { width, height, rgb: image.into_raw() };
-        let square = resize::to_square(pixels, OUTPUT_SIDE).unwrap();
+        let square = resize::to_square(pixels, STANDARD_SIDE).unwrap();
         assert!(square.rgb.as_chunks::<3>().0.iter().all(|&rgb| rgb == [0, 128, 0]), "{width}x{height}");
     }
 }
@@ -176,7 +180,7 @@ fn the_webp_has_one_chunk_and_no_metadata() {
     encoder.add_text_chunk("prompt".into(), "a secret".into()).unwrap();
     encoder.write_header().unwrap().write_image_data(scene(64, 64).as_raw()).unwrap();
 
-    let bytes = render(&source, &RenderSettings::default()).unwrap().rendition.bytes;
+    let bytes = render(&source, &RenderSettings::default(), &[]).unwrap().rendition.bytes;
     assert_eq!((&bytes[..4], &bytes[8..12]), (b"RIFF".as_slice(), b"WEBP".as_slice()));
     let mut rest = &bytes[12..];
     let mut chunks = Vec::new();
@@ -191,8 +195,8 @@ fn the_webp_has_one_chunk_and_no_metadata() {
 #[test]
 fn checksum_placeholder_and_settings_fit_the_bytes() {
     let source = png_of(scene(512, 512));
-    let default = render(&source, &RenderSettings::default()).unwrap();
-    let digits = default.sha256.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+    let default = render(&source, &RenderSettings::default(), &[]).unwrap();
+    let digits = default.rendition.sha256.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
     let sha256: Vec<_> = digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
     assert_eq!(sha256, Sha256::digest(&default.rendition.bytes).as_slice());
     let hash = base64_simd::STANDARD.decode_to_vec(&default.thumbhash).unwrap();
@@ -204,12 +208,12 @@ fn checksum_placeholder_and_settings_fit_the_bytes() {
     for (found, expected) in [(red, 0.5), (green, 0.35), (blue, 0.4), (alpha, 1.0)] {
         assert!((found - expected).abs() < 0.05, "{red} {green} {blue} {alpha}");
     }
-    let again = render(&source, &RenderSettings::default()).unwrap();
+    let again = render(&source, &RenderSettings::default(), &[]).unwrap();
     assert_eq!(again.rendition, default.rendition);
     for settings in
         [RenderSettings { quality: 20.0, ..Default::default() }, RenderSettings { method: 0, ..Default::default() }]
     {
-        assert_ne!(render(&source, &settings).unwrap().rendition, default.rendition);
+        assert_ne!(render(&source, &settings, &[]).unwrap().rendition, default.rendition);
     }
 }
 
@@ -226,13 +230,13 @@ fn sources_that_are_no_picture_are_named() {
         b"RIFF",
         animated,
     ] {
-        let error = render(source, &RenderSettings::default()).unwrap_err();
+        let error = render(source, &RenderSettings::default(), &[]).unwrap_err();
         assert!(matches!(error, RenderError::Undecodable(_)), "{error}");
         assert!(error.is_source_at_fault());
         assert_eq!(JobError::from(error).kind, Kind::SourceUndecodable);
     }
     let long = vec![0; MAX_SOURCE_BYTES + 1];
-    let text = render(&long, &RenderSettings::default()).unwrap_err().to_string();
+    let text = render(&long, &RenderSettings::default(), &[]).unwrap_err().to_string();
     assert_eq!(text, "source cannot be decoded: it has 25000001 bytes, at most 25000000 are read");
     assert_eq!(JobError::from(RenderError::Encode("x".into())).kind, Kind::RenderFailed);
 }
@@ -245,7 +249,7 @@ fn a_cut_off_source_is_an_error_and_never_a_panic() {
         png_of(source.clone()),
         jpeg_of(&source, Some(6)),
         cmyk_jpeg([255; 4]),
-        encoded(&rgba.into(), ImageFormat::WebP),
+        encoded(&rgba.into(), FileFormat::WebP),
         webp::Encoder::from_rgb(source.as_raw(), 40, 30).encode_simple(false, 80.0).unwrap().to_vec(),
     ] {
         decode::decode(&bytes, 1 << 20).unwrap();
@@ -266,31 +270,31 @@ fn more_pixels_than_allowed_are_refused_by_the_header_alone() {
     png[16..24].copy_from_slice(&[60_000_u32.to_be_bytes(), 60_000_u32.to_be_bytes()].concat());
     let crc = crc32(&png[12..29]);
     png[29..33].copy_from_slice(&crc.to_be_bytes());
-    assert_eq!(render(&png, &settings), too_large(60_000, 60_000));
+    assert_eq!(render(&png, &settings, &[]), too_large(60_000, 60_000));
 
     let mut jpeg = jpeg_of(&scene(8, 8), None);
     let frame = jpeg.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
     jpeg[frame + 5..frame + 9].fill(0xff);
-    assert_eq!(render(&jpeg, &settings), too_large(65_535, 65_535));
+    assert_eq!(render(&jpeg, &settings, &[]), too_large(65_535, 65_535));
 
     let mut webp = webp::Encoder::from_rgb(scene(8, 8).as_raw(), 8, 8).encode_simple(false, 80.0).unwrap().to_vec();
     webp[26..30].fill(0xff);
-    assert_eq!(render(&webp, &settings), too_large(16_383, 16_383));
+    assert_eq!(render(&webp, &settings, &[]), too_large(16_383, 16_383));
 
     // A large frame on a small canvas: the canvas alone would pass.
     let frame = webp.split_off(12);
     webp.extend(b"VP8X\x0a\0\0\0\0\0\0\0\x07\0\0\x07\0\0");
     webp.extend(frame);
-    assert_eq!(render(&webp, &settings), too_large(16_383, 16_383));
+    assert_eq!(render(&webp, &settings, &[]), too_large(16_383, 16_383));
 }
 
 #[test]
 fn the_size_is_checked_where_nothing_is_resized() {
     let source = png_of(scene(1024, 1024));
     let settings = RenderSettings { max_source_pixels: 1024 * 1024 - 1, ..Default::default() };
-    assert_eq!(render(&source, &settings), Err(RenderError::TooLarge { width: 1024, height: 1024 }));
+    assert_eq!(render(&source, &settings, &[]), Err(RenderError::TooLarge { width: 1024, height: 1024 }));
     let settings = RenderSettings { max_source_pixels: 1024 * 1024, ..Default::default() };
-    assert!(render(&source, &settings).is_ok());
+    assert!(render(&source, &settings, &[]).is_ok());
 }
 
 #[test]
@@ -358,7 +362,7 @@ proptest! {
         let mut bytes = match kind {
             0 => png_of(source),
             1 => jpeg_of(&source, Some(6)),
-            _ => encoded(&DynamicImage::ImageRgb8(source), ImageFormat::WebP),
+            _ => encoded(&DynamicImage::ImageRgb8(source), FileFormat::WebP),
         };
         for (index, value) in damage {
             let index = index.index(bytes.len());
@@ -368,4 +372,40 @@ proptest! {
             prop_assert!(error.is_source_at_fault());
         }
     }
+}
+
+fn renditions(specs: &[(u32, ImageFormat)]) -> Vec<RenditionSpec> {
+    specs.iter().map(|&(side, format)| RenditionSpec::new(side, format).unwrap()).collect()
+}
+
+#[test]
+fn renditions_are_the_standard_picture_in_other_sizes() {
+    let source = scene(1536, 1024);
+    let specs = renditions(&[(512, ImageFormat::Webp), (256, ImageFormat::Webp), (256, ImageFormat::Avif)]);
+    let made = render(&png_of(source.clone()), &RenderSettings::default(), &specs).unwrap();
+    assert_eq!(made.rendition, render(&png_of(source), &RenderSettings::default(), &[]).unwrap().rendition);
+    assert_eq!(made.extra.iter().map(|rendition| rendition.spec).collect::<Vec<_>>(), specs);
+    let standard = webp_pixels(&made.rendition.bytes);
+    for rendition in &made.extra[..2] {
+        let side = rendition.spec.side();
+        let expected = imageops::resize(&standard, side, side, imageops::FilterType::Lanczos3);
+        let found = webp_pixels(&rendition.bytes);
+        assert_close(&found, &expected, 30.0, &rendition.spec.to_string());
+    }
+    // Nothing here reads AVIF; devstack/tests/it/renditions.rs does, with another decoder.
+    let avif = &made.extra[2].bytes;
+    assert_eq!(avif.get(4..12), Some(&b"ftypavif"[..]));
+    assert!(made.extra.iter().all(|rendition| rendition.bytes.len() < made.rendition.bytes.len()));
+}
+
+#[test]
+fn renditions_are_the_same_on_any_number_of_threads() {
+    let source = png_of(scene(640, 640));
+    let specs = renditions(&[(256, ImageFormat::Webp), (256, ImageFormat::Avif), (512, ImageFormat::Webp)]);
+    let on = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let made = pool.install(|| render(&source, &RenderSettings::default(), &specs)).unwrap();
+        (made.rendition, made.extra, made.thumbhash)
+    };
+    assert_eq!(on(1), on(3));
 }

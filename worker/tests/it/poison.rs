@@ -32,8 +32,8 @@ async fn poison_goes_to_the_dead_letter_queue_intact_and_its_neighbours_succeed(
 async fn a_newer_version_waits_for_a_newer_worker_before_it_is_dead() {
     let world = World::new();
     let sent = world.now();
-    let body = r#"{"v":2,"new":"form"}"#;
-    world.queue.send(body);
+    let body = format!(r#"{{"v":{},"new":"form"}}"#, job::WIRE_VERSION + 1);
+    world.queue.send(body.clone());
     let worker = world.start();
     world.settled().await;
     assert_eq!(world.queue.dead(), [body]);

@@ -1,6 +1,6 @@
 //! The good end: a picture, a record that tells about it, one paid call, nothing left in the queue.
 
-use job::Status;
+use job::{ImageFormat, RenditionSpec, Status};
 use worker::consumer::Drained;
 
 use crate::support::World;
@@ -38,6 +38,24 @@ async fn a_client_sees_each_state_in_order_and_the_image_before_its_url() {
     let states: Vec<_> = world.store.history().iter().map(|record| record.status).collect();
     assert_eq!(states, [Status::Generating, Status::Processing, Status::Succeeded]);
     assert!(world.store.history().iter().all(|record| record.image.is_some() == (record.status == Status::Succeeded)));
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_becomes_every_rendition_it_asks_for() {
+    let world = World::new();
+    let worker = world.start();
+    let specs = [(256, ImageFormat::Webp), (512, ImageFormat::Avif)].map(|(w, f)| RenditionSpec::new(w, f).unwrap());
+    let job = world.submit_with("a red fox", &specs);
+    let record = world.status(&job, Status::Succeeded).await;
+    world.settled().await;
+    assert_eq!(record.image.unwrap().key, format!("images/{}.webp", job.id));
+    let told: Vec<_> = record.renditions.iter().map(|one| (one.key.clone(), one.width, one.bytes)).collect();
+    let stored = |spec| world.store.rendition(&job.id, spec).unwrap().len() as u64;
+    let expected = [(specs[0], "256.webp"), (specs[1], "512.avif")]
+        .map(|(spec, name)| (format!("images/{}-{name}", job.id), spec.side(), stored(spec)));
+    assert_eq!(told, expected);
+    assert_eq!(world.model.paid("a red fox"), 1);
     worker.stop().await;
 }
 

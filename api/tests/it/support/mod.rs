@@ -13,7 +13,9 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use clap::Parser;
 use jiff::{Timestamp, ToSpan};
-use job::{Claim, IdKeys, ImageInfo, Job, JobId, JobSpec, Record, Status, TenantId, Timings, TraceContext};
+use job::{
+    Claim, IdKeys, ImageInfo, Job, JobId, JobSpec, Record, RenditionInfo, Status, TenantId, Timings, TraceContext,
+};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -217,6 +219,19 @@ pub(crate) fn succeeded(job: &Job) -> Record {
         sha256: "ab".repeat(32),
         thumbhash: "3OcRJYB4d3h/iIeHeEh3eIhw+j2w".into(),
     });
+    record.renditions = job
+        .spec
+        .renditions()
+        .iter()
+        .map(|spec| RenditionInfo {
+            key: job::rendition_key(&job.id, *spec),
+            width: spec.side(),
+            height: spec.side(),
+            bytes: 12_345,
+            content_type: spec.format().content_type().into(),
+            sha256: "cd".repeat(32),
+        })
+        .collect();
     record.timings = Timings {
         queue_wait_seconds: Some(0.5),
         generate_seconds: Some(6.25),

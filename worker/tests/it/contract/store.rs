@@ -4,7 +4,9 @@ use bytes::Bytes;
 use devstack::stack::BUCKET;
 use futures::future::join_all;
 use jiff::Timestamp;
-use job::{JobId, Record, SourceInfo, Status, TraceContext, image_key, record_key, source_key};
+use job::{
+    ImageFormat, JobId, Record, RenditionSpec, SourceInfo, Status, TraceContext, image_key, record_key, source_key,
+};
 use worker::error::Kind;
 use worker::store::{ETag, ObjectStore, S3Store, Source, StoreError};
 
@@ -25,10 +27,11 @@ kept_everywhere!(
 mod servers {
     use super::{
         Server, a_missing_bucket_is_a_setting_to_mend, a_picture_is_stored_as_the_cdn_serves_it, kept_on_servers,
-        nobody_there_is_a_passing_fault, records_and_sources_are_not_cached,
+        nobody_there_is_a_passing_fault, records_and_sources_are_not_cached, renditions_are_stored_beside_each_other,
     };
     kept_on_servers!(
         a_picture_is_stored_as_the_cdn_serves_it,
+        renditions_are_stored_beside_each_other,
         records_and_sources_are_not_cached,
         a_missing_bucket_is_a_setting_to_mend,
         nobody_there_is_a_passing_fault,
@@ -143,7 +146,11 @@ async fn a_picture_can_be_written_again(server: Server) {
     let id = record().id;
     // A redelivered job publishes again: it must neither fail nor leave the older picture.
     for picture in [&b"first"[..], b"second, longer"] {
-        tested.store.write_image(&id, Bytes::from_static(picture), &TraceContext::generate()).await.unwrap();
+        tested
+            .store
+            .write_image(&id, RenditionSpec::STANDARD, Bytes::from_static(picture), &TraceContext::generate())
+            .await
+            .unwrap();
         assert_eq!(tested.stored_image(&id).await, picture);
     }
 }
@@ -151,16 +158,35 @@ async fn a_picture_can_be_written_again(server: Server) {
 async fn a_picture_is_created_once(server: Server) {
     let tested = server.store().await;
     let (id, trace) = (record().id, TraceContext::generate());
-    let create = async |webp: &'static [u8]| tested.store.create_image(&id, Bytes::from_static(webp), &trace).await;
+    let create = async |webp: &'static [u8]| {
+        tested.store.create_image(&id, RenditionSpec::STANDARD, Bytes::from_static(webp), &trace).await
+    };
     create(b"first").await.unwrap();
     assert_eq!(create(b"second, longer").await, Err(StoreError::Conflict));
     assert_eq!(tested.stored_image(&id).await, &b"first"[..]);
 }
 
+async fn renditions_are_stored_beside_each_other(server: Server) {
+    let tested = server.store().await;
+    let (id, trace) = (record().id, TraceContext::generate());
+    let avif = RenditionSpec::new(256, ImageFormat::Avif).unwrap();
+    for (spec, key, content_type) in [
+        (RenditionSpec::STANDARD, format!("images/{id}.webp"), "image/webp"),
+        (avif, format!("images/{id}-256.avif"), "image/avif"),
+    ] {
+        tested.store.create_image(&id, spec, Bytes::from_static(b"picture"), &trace).await.unwrap();
+        let again = tested.store.create_image(&id, spec, Bytes::from_static(b"another"), &trace).await;
+        assert_eq!(again, Err(StoreError::Conflict));
+        let client = tested.client().unwrap();
+        let head = client.head_object().bucket(BUCKET).key(key).send().await.unwrap();
+        assert_eq!(head.content_type(), Some(content_type));
+    }
+}
+
 async fn a_picture_is_stored_as_the_cdn_serves_it(server: Server) {
     let tested = server.store().await;
     let (id, trace) = (record().id, TraceContext::generate());
-    tested.store.create_image(&id, Bytes::from_static(b"webp"), &trace).await.unwrap();
+    tested.store.create_image(&id, RenditionSpec::STANDARD, Bytes::from_static(b"webp"), &trace).await.unwrap();
     let client = tested.client().unwrap();
     let head = client.head_object().bucket(BUCKET).key(image_key(&id)).send().await.unwrap();
     assert_eq!(head.content_type(), Some("image/webp"));

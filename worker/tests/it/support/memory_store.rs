@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use job::{JobId, Record, TraceContext};
+use job::{JobId, Record, RenditionSpec, TraceContext};
 use worker::error::JobError;
 use worker::store::{ETag, ObjectStore, Source, StoreError};
 
@@ -28,7 +28,7 @@ pub struct MemoryStore {
 struct State {
     records: HashMap<JobId, (Record, u64)>,
     sources: HashMap<JobId, Source>,
-    images: HashMap<JobId, Bytes>,
+    images: HashMap<(JobId, RenditionSpec), Bytes>,
     writes: u64,
     faults: HashMap<Call, (usize, JobError)>,
     /// What clients could read, in order.
@@ -60,13 +60,13 @@ impl MemoryStore {
     fn before_image(&self, id: &JobId) {
         let published = self.state().published_by_another.take();
         if let Some((record, webp)) = published {
-            self.state().images.insert(*id, webp);
+            self.state().images.insert((*id, RenditionSpec::STANDARD), webp);
             self.put_record(record);
         }
     }
 
     pub fn put_image(&self, id: JobId, webp: Bytes) {
-        self.state().images.insert(id, webp);
+        self.state().images.insert((id, RenditionSpec::STANDARD), webp);
     }
 
     pub fn record(&self, id: &JobId) -> Option<Record> {
@@ -87,7 +87,11 @@ impl MemoryStore {
     }
 
     pub fn image(&self, id: &JobId) -> Option<Bytes> {
-        self.state().images.get(id).cloned()
+        self.rendition(id, RenditionSpec::STANDARD)
+    }
+
+    pub fn rendition(&self, id: &JobId, spec: RenditionSpec) -> Option<Bytes> {
+        self.state().images.get(&(*id, spec)).cloned()
     }
 
     pub fn source(&self, id: &JobId) -> Option<Source> {
@@ -158,20 +162,32 @@ impl ObjectStore for MemoryStore {
         Ok(())
     }
 
-    async fn create_image(&self, id: &JobId, webp: Bytes, _: &TraceContext) -> Result<(), StoreError> {
+    async fn create_image(
+        &self,
+        id: &JobId,
+        spec: RenditionSpec,
+        encoded: Bytes,
+        _: &TraceContext,
+    ) -> Result<(), StoreError> {
         self.check(Call::WriteImage)?;
         self.before_image(id);
         let mut state = self.state();
-        if state.images.contains_key(id) {
+        if state.images.contains_key(&(*id, spec)) {
             return Err(StoreError::Conflict);
         }
-        state.images.insert(*id, webp);
+        state.images.insert((*id, spec), encoded);
         Ok(())
     }
 
-    async fn write_image(&self, id: &JobId, webp: Bytes, _: &TraceContext) -> Result<(), JobError> {
+    async fn write_image(
+        &self,
+        id: &JobId,
+        spec: RenditionSpec,
+        encoded: Bytes,
+        _: &TraceContext,
+    ) -> Result<(), JobError> {
         self.check(Call::WriteImage)?;
-        self.state().images.insert(*id, webp);
+        self.state().images.insert((*id, spec), encoded);
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use jiff::{SignedDuration, Timestamp};
-use job::{Job, Record, Status};
+use job::{Job, Record, RenditionSpec, Status};
 use service::readiness::Readiness;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -86,6 +86,13 @@ impl World {
 
     pub fn submit(&self, prompt: &str) -> Job {
         let job = self.job(prompt);
+        self.queue.send(job.encode());
+        job
+    }
+
+    pub fn submit_with(&self, prompt: &str, renditions: &[RenditionSpec]) -> Job {
+        let mut job = self.job(prompt);
+        job.spec = job.spec.with_renditions(renditions.iter().copied());
         self.queue.send(job.encode());
         job
     }
