@@ -12,6 +12,7 @@ macro_rules! putln {
 }
 
 pub mod failure;
+pub mod output;
 pub mod target;
 pub mod measure;
 pub mod users;

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use loadtest::capacity::{CapacityArgs, capacity};
 use loadtest::failure::{EXIT_USAGE, Failure};
 use loadtest::monitor::{MonitorArgs, monitor};
+use loadtest::output;
 use loadtest::report::{CompareArgs, RenderArgs, compare, render};
 use loadtest::run::{RunArgs, run};
 use loadtest::screenshot::{ScreenshotArgs, screenshot};
@@ -60,7 +61,7 @@ fn main() -> ExitCode {
         Command::Simulate(args) => simulate(&args).map_err(Failure::usage),
     };
     result.unwrap_or_else(|failure| {
-        eprintln!("error: {failure}");
+        output::aside(format_args!("error: {failure}"));
         failure.exit_code()
     })
 }

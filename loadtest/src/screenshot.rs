@@ -9,6 +9,7 @@ use clap::Args;
 use tokio::process::Command;
 
 use crate::failure::Failure;
+use crate::output;
 
 /// Names under which the browser is installed, tried in turn.
 const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
@@ -57,7 +58,7 @@ pub async fn screenshot(args: &ScreenshotArgs) -> Result<ExitCode, Failure> {
             Ok(Ok(output)) => output,
         };
         if output.status.success() && out.is_file() {
-            println!("{}", args.out.display());
+            output::line(args.out.display());
             return Ok(ExitCode::SUCCESS);
         }
         let said = String::from_utf8_lossy(&output.stderr);

@@ -61,6 +61,19 @@ enum Number {
     Duplicates,
     /// From the first waiting job to the first additional worker in service.
     ScaleOutSeconds,
+    /// Jobs that pile up, in % of those that come: see [`Seen`].
+    BacklogGrowthPercent,
+}
+
+/// What was seen of the system itself while it was under load; None where it could not be, or did not happen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Seen {
+    /// From the first waiting job to the first additional worker in service.
+    pub scale_out_seconds: Option<f64>,
+    /// Jobs waiting and in flight: what the last third of the load had more than its middle third, in % of the jobs accepted
+    /// in between. About 0 at a rate that can be kept up.
+    #[serde(default)]
+    pub backlog_growth_percent: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -95,8 +108,14 @@ pub struct Verdict {
 }
 
 impl Number {
-    const ALL: [Self; 5] =
-        [Self::ErrorPercent, Self::AvailabilityPercent, Self::CacheHitPercent, Self::Duplicates, Self::ScaleOutSeconds];
+    const ALL: [Self; 6] = [
+        Self::ErrorPercent,
+        Self::AvailabilityPercent,
+        Self::CacheHitPercent,
+        Self::Duplicates,
+        Self::ScaleOutSeconds,
+        Self::BacklogGrowthPercent,
+    ];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -105,6 +124,7 @@ impl Number {
             Self::CacheHitPercent => "cache_hit_percent",
             Self::Duplicates => "duplicates",
             Self::ScaleOutSeconds => "scale_out_seconds",
+            Self::BacklogGrowthPercent => "backlog_growth_percent",
         }
     }
 }
@@ -160,17 +180,11 @@ impl Thresholds {
         Ok(parsed)
     }
 
-    /// Holds a run against the thresholds. `scale_out_seconds` is None when no worker was added.
+    /// Holds a run against the thresholds.
     #[must_use]
-    pub fn judge(
-        &self,
-        scenario: &str,
-        is_local: bool,
-        measured: &Measured,
-        scale_out_seconds: Option<f64>,
-    ) -> Vec<Verdict> {
+    pub fn judge(&self, scenario: &str, is_local: bool, measured: &Measured, seen: Seen) -> Vec<Verdict> {
         let judge = |threshold: &Threshold| {
-            let value = threshold.value(measured, scale_out_seconds);
+            let value = threshold.value(measured, seen);
             let applies = threshold.applies(scenario, is_local);
             let passed = !applies || value.is_some_and(|value| threshold.holds(value));
             Verdict { name: threshold.name.clone(), bound: threshold.to_string(), measured: value, applies, passed }
@@ -206,7 +220,7 @@ impl Threshold {
         is_here && is_named && !self.except.iter().any(|name| name == scenario)
     }
 
-    fn value(&self, measured: &Measured, scale_out_seconds: Option<f64>) -> Option<f64> {
+    fn value(&self, measured: &Measured, seen: Seen) -> Option<f64> {
         let counts = &measured.counts;
         match self.metric {
             Subject::Latency(metric) => {
@@ -216,9 +230,13 @@ impl Threshold {
             Subject::Number(Number::ErrorPercent) => error_percent(counts),
             Subject::Number(Number::AvailabilityPercent) => availability_percent(counts),
             Subject::Number(Number::CacheHitPercent) => cache_hit_percent(counts),
-            // Without a picture nothing could be a duplicate.
-            Subject::Number(Number::Duplicates) => (counts.pictures > 0).then_some(counts.duplicates).map(number),
-            Subject::Number(Number::ScaleOutSeconds) => scale_out_seconds,
+            // Without a picture nothing could be a duplicate, and one that was seen is one, whatever was not seen.
+            Subject::Number(Number::Duplicates) => {
+                let is_told = counts.pictures > 0 && (counts.duplicates > 0 || !measured.duplicates_unseen);
+                is_told.then_some(counts.duplicates).map(number)
+            }
+            Subject::Number(Number::ScaleOutSeconds) => seen.scale_out_seconds,
+            Subject::Number(Number::BacklogGrowthPercent) => seen.backlog_growth_percent,
         }
     }
 
@@ -295,7 +313,13 @@ mod tests {
     }
 
     fn nothing() -> Measured {
-        Measured { latencies: [].into(), counts: Counts::default(), errors: [].into(), buckets: Vec::new() }
+        Measured {
+            latencies: [].into(),
+            counts: Counts::default(),
+            errors: [].into(),
+            buckets: Vec::new(),
+            duplicates_unseen: false,
+        }
     }
 
     fn one(upload_p95: f64, counts: Counts) -> Measured {
@@ -328,11 +352,11 @@ mod tests {
         let thresholds =
             parse("[[threshold]]\nname = \"up\"\nmetric = \"upload_seconds\"\nstatistic = \"p95\"\nbelow = 3.0");
         let thresholds = thresholds.unwrap();
-        let verdicts = thresholds.judge("baseline", true, &nothing(), None);
+        let verdicts = thresholds.judge("baseline", true, &nothing(), Seen::default());
         assert_eq!((failed(&verdicts), verdicts[0].measured), (vec!["up"], None));
-        assert!(failed(&thresholds.judge("baseline", true, &one(2.9, Counts::default()), None)).is_empty());
-        assert_eq!(failed(&thresholds.judge("baseline", true, &one(3.0, Counts::default()), None)), ["up"]);
-        let all = Thresholds::read(None).unwrap().judge("baseline", true, &nothing(), None);
+        assert!(failed(&thresholds.judge("baseline", true, &one(2.9, Counts::default()), Seen::default())).is_empty());
+        assert_eq!(failed(&thresholds.judge("baseline", true, &one(3.0, Counts::default()), Seen::default())), ["up"]);
+        let all = Thresholds::read(None).unwrap().judge("baseline", true, &nothing(), Seen::default());
         assert!(all.iter().filter(|verdict| verdict.applies).all(|verdict| !verdict.passed), "{all:?}");
     }
 
@@ -340,7 +364,8 @@ mod tests {
     fn scaling_out_is_judged_on_a_deployment_alone() {
         let defaults = Thresholds::read(None).unwrap();
         let scale_out = |is_local, seconds| {
-            let verdicts = defaults.judge("heavy", is_local, &nothing(), seconds);
+            let verdicts =
+                defaults.judge("heavy", is_local, &nothing(), Seen { scale_out_seconds: seconds, ..Seen::default() });
             let found = verdicts.into_iter().find(|verdict| verdict.bound.contains("scale_out")).unwrap();
             (found.applies, found.passed)
         };
@@ -348,6 +373,20 @@ mod tests {
         assert_eq!(scale_out(false, None), (true, false), "no worker was added");
         assert_eq!(scale_out(false, Some(250.0)), (true, true));
         assert_eq!(scale_out(false, Some(300.0)), (true, false));
+    }
+
+    #[test]
+    fn duplicates_that_nobody_could_see_are_no_pass() {
+        let thresholds = parse("[[threshold]]\nname = \"twice\"\nmetric = \"duplicates\"\nat_most = 0").unwrap();
+        let run = |duplicates, duplicates_unseen| {
+            let counts = Counts { pictures: 9, duplicates, ..Counts::default() };
+            let verdict =
+                &thresholds.judge("heavy", true, &Measured { counts, duplicates_unseen, ..nothing() }, Seen::default())
+                    [0];
+            (verdict.measured, verdict.passed)
+        };
+        assert_eq!([run(0, false), run(0, true)], [(Some(0.0), true), (None, false)]);
+        assert_eq!([run(1, false), run(1, true)], [(Some(1.0), false), (Some(1.0), false)]);
     }
 
     #[test]

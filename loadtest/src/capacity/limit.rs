@@ -114,6 +114,7 @@ impl Step {
         Self {
             rate,
             pictures_per_second: report.counts.pictures as f64 / report.wall_seconds,
+            backlog_growth_percent: report.backlog_growth_percent,
             queue_wait_p95: p95(Metric::QueueWaitSeconds),
             time_to_picture_p95: p95(Metric::TimeToPictureSeconds),
             error_percent: error_percent(&report.counts),
@@ -131,9 +132,10 @@ impl Step {
             value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
         };
         format!(
-            "| {:>8.2} | {:>10.2} | {:>17} | {:>19} | {:>6} | {:>9} | {:>11} | {:>6} | {} |",
+            "| {:>8.2} | {:>10.2} | {:>11} | {:>17} | {:>20} | {:>6} | {:>9} | {:>11} | {:>6} | {} |",
             self.rate,
             self.pictures_per_second,
+            cell(self.backlog_growth_percent, 0),
             cell(self.queue_wait_p95, 2),
             cell(self.time_to_picture_p95, 2),
             cell(self.error_percent, 2),
@@ -150,11 +152,11 @@ impl Found {
         let mut text = String::new();
         putln!(
             text,
-            "\n| jobs a s | pictures/s | queue wait p95, s | time to picture, p95 | errors | machine % | generator % | late % | result |"
+            "\n| jobs a s | pictures/s | piling up % | queue wait p95, s | time to picture, p95 | errors | machine % | generator % | late % | result |"
         );
         putln!(
             text,
-            "|---------:|-----------:|------------------:|---------------------:|-------:|----------:|------------:|-------:|--------|"
+            "|---------:|-----------:|------------:|------------------:|---------------------:|-------:|----------:|------------:|-------:|--------|"
         );
         let mut steps: Vec<&Step> = self.steps.iter().collect();
         steps.sort_by(|left, right| left.rate.total_cmp(&right.rate));

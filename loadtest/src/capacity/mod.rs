@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::failure::{EXIT_INTERRUPTED, EXIT_THRESHOLD, Failure};
+use crate::output;
 use crate::report::{self, Report};
 use crate::run::{self, Plan, Signals, conduct, duration, rate};
 use crate::scenario::Scenario;
@@ -22,8 +23,8 @@ use crate::watch::Watch;
 pub use limit::{Limit, limit};
 pub use search::Search;
 
-/// Between two steps the queue is given this long to become empty; one that does not says enough.
-const SETTLE: Duration = Duration::from_secs(300);
+/// Each look at a deployment is three requests.
+const SETTLE_EVERY_DEPLOYED: Duration = Duration::from_secs(5);
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
 
 /// How to search.
@@ -35,7 +36,8 @@ pub struct CapacityArgs {
     /// Highest rate that is tried.
     #[arg(long, value_name = "PER_SECOND", default_value_t = 1000.0, value_parser = rate)]
     max: f64,
-    /// Length of a step, such as `60s`: long enough that a queue that grows is seen to.
+    /// Length of a step, such as `60s`: several times what a picture takes, and on a deployment, whose queue tells its depth
+    /// with a delay of a minute, not below `5m`.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     step: Duration,
     /// The search ends when the rate is known to so many percent.
@@ -44,6 +46,9 @@ pub struct CapacityArgs {
     /// How long jobs under way may take after a step, such as `30s`.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
     drain: Duration,
+    /// How long the queue may take to become empty before the next step; one that takes longer ends the search.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5m")]
+    settle: Duration,
     /// Most jobs that are submitted in the whole search. Needed on a deployment, where each costs money.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_jobs: Option<u64>,
@@ -71,6 +76,8 @@ pub struct Step {
     pub rate: f64,
     /// Pictures a second until the last one was made.
     pub pictures_per_second: f64,
+    /// See [`crate::threshold::Seen`].
+    pub backlog_growth_percent: Option<f64>,
     pub queue_wait_p95: Option<f64>,
     pub time_to_picture_p95: Option<f64>,
     pub error_percent: Option<f64>,
@@ -132,7 +139,7 @@ pub async fn capacity(args: &CapacityArgs) -> Result<ExitCode, Failure> {
         }
         jobs += report.counts.jobs_accepted;
         let told = Step::new(rate, &report);
-        eprintln!("{}", told.line());
+        output::aside(told.line());
         search.tried(rate, report.passed);
         // The limit is clearest just above it.
         if !report.passed && first_failure.as_ref().is_none_or(|(lowest, _)| rate < *lowest) {
@@ -140,7 +147,11 @@ pub async fn capacity(args: &CapacityArgs) -> Result<ExitCode, Failure> {
         }
         steps.push(told);
         tokio::select! {
-            settled = settle(&target) => settled?,
+            settled = settle(&target, args.settle) => if let Err(reason) = settled {
+                // What was found until here is told.
+                ended_early = Some(reason);
+                break;
+            },
             () = signals.received() => {
                 interrupted = true;
                 break;
@@ -153,12 +164,12 @@ pub async fn capacity(args: &CapacityArgs) -> Result<ExitCode, Failure> {
     let limit = first_failure.as_ref().map(|(_, report)| limit(report));
     let found = Found { capacity: search.best(), limit, ended_early, steps };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&found).map_err(Failure::fault)?);
+        output::line(serde_json::to_string_pretty(&found).map_err(Failure::fault)?);
     } else {
-        println!("{}", found.table());
+        output::line(found.table());
     }
     if interrupted {
-        eprintln!("interrupted: the search is not over, what was found until then is above");
+        output::aside("interrupted: the search is not over, what was found until then is above");
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     }
     Ok(if found.capacity.is_some() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_THRESHOLD) })
@@ -206,22 +217,25 @@ async fn step(
 }
 
 /// Waits until nothing is left of a step. Deployed queues tell their depth with a delay, so it has to be seen empty twice.
-async fn settle(target: &Target) -> Result<(), Failure> {
+async fn settle(target: &Target, patience: Duration) -> Result<(), String> {
     let mut watch = Watch::of(target).await;
-    let give_up = tokio::time::Instant::now() + SETTLE;
+    let every = if target.is_local() { SETTLE_EVERY } else { SETTLE_EVERY_DEPLOYED };
+    let give_up = tokio::time::Instant::now() + patience;
     let mut empty = 0;
     while empty < 2 {
-        let look = watch.look().await;
+        let look = watch.look_at_load().await;
         empty = if look.backlog() == Some(0) { empty + 1 } else { 0 };
         if tokio::time::Instant::now() > give_up {
-            return Err(Failure::fault(format!(
-                "the queue did not become empty within {} s after a step: {:?}; {}",
-                SETTLE.as_secs(),
-                look.queue,
-                look.gaps.join("; ")
-            )));
+            let seen = |jobs: Option<u64>| jobs.map_or_else(|| "unknown".to_owned(), |jobs| jobs.to_string());
+            return Err(format!(
+                "{} s after the last step the queue was not empty (waiting {}, in flight {}{})",
+                patience.as_secs(),
+                seen(look.queue.visible),
+                seen(look.queue.in_flight),
+                look.gaps.iter().map(|gap| format!("; not seen: {gap}")).collect::<String>()
+            ));
         }
-        tokio::time::sleep(SETTLE_EVERY).await;
+        tokio::time::sleep(every).await;
     }
     Ok(())
 }

@@ -29,6 +29,7 @@ struct State {
     specs_by_picture: HashMap<String, String>,
     urls: HashSet<String>,
     submitted_by_prompt: HashMap<String, u64>,
+    duplicates_unseen: bool,
 }
 
 /// One piece of time.
@@ -60,7 +61,7 @@ pub struct Counts {
     /// Jobs whose picture was downloaded.
     #[serde(skip_serializing_if = "is_zero")]
     pub pictures: u64,
-    /// Jobs that had not ended when the run was over.
+    /// Accepted jobs that had neither failed nor been downloaded when the run was over.
     #[serde(skip_serializing_if = "is_zero")]
     pub jobs_unfinished: u64,
     /// Status reads answered with 304.
@@ -110,6 +111,8 @@ pub struct Measured {
     /// Failed operations by code.
     pub errors: BTreeMap<String, u64>,
     pub buckets: Vec<Bucket>,
+    /// What was paid for could not be read, so that a count of duplicates would say less than it seems to.
+    pub duplicates_unseen: bool,
 }
 
 /// What happened in one piece of time.
@@ -206,6 +209,11 @@ impl Recorder {
         self.count(|counts| counts.duplicates += extra);
     }
 
+    /// Notes that nobody can tell what was paid for.
+    pub fn lose_sight_of_duplicates(&self) {
+        self.lock().duplicates_unseen = true;
+    }
+
     /// Returns the totals so far, and the quantiles of one metric.
     pub fn so_far(&self, metric: Metric) -> (Counts, Option<Quantiles>) {
         let state = self.lock();
@@ -233,6 +241,7 @@ impl Recorder {
             counts: state.counts.clone(),
             errors: state.errors.clone(),
             buckets: state.slots.iter().enumerate().map(bucket).collect(),
+            duplicates_unseen: state.duplicates_unseen,
         }
     }
 

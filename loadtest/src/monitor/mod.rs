@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::failure::Failure;
+use crate::output;
 use crate::target::TargetArgs;
 use crate::watch::{Look, Watch};
 
@@ -69,9 +70,9 @@ pub async fn monitor(args: &MonitorArgs) -> Result<ExitCode, Failure> {
 
 fn show_once(args: &MonitorArgs, look: &Look, every: Duration) -> Result<ExitCode, Failure> {
     if args.json {
-        println!("{}", serde_json::to_string_pretty(look).map_err(Failure::fault)?);
+        output::line(serde_json::to_string_pretty(look).map_err(Failure::fault)?);
     } else {
-        println!("{}", screen::text(look));
+        output::line(screen::text(look));
     }
     if let Some(file) = &args.svg {
         let picture = picture::svg(look, every)?;

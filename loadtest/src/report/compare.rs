@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Report;
 use crate::failure::Failure;
 use crate::measure::Metric;
+use crate::output;
 use crate::threshold::{availability_percent, cache_hit_percent, error_percent};
 
 /// Which runs.
@@ -44,8 +45,7 @@ pub fn compare(args: &CompareArgs) -> Result<ExitCode, Failure> {
     let [left, right] = [&before, &after].map(|report| report.plan.scenario.as_str());
     if left != right {
         return Err(Failure::usage(format!(
-            "{} is a run of {left}, {} one of {right}: users of different kinds cannot be compared, name two runs of one \
-             scenario",
+            "{} is a run of {left}, {} is one of {right}: what differs would be the load; name two runs of one scenario",
             args.before.display(),
             args.after.display()
         )));
@@ -53,9 +53,9 @@ pub fn compare(args: &CompareArgs) -> Result<ExitCode, Failure> {
     let rows = rows(&before, &after);
     if args.json {
         let json = serde_json::to_string_pretty(&rows).map_err(Failure::fault)?;
-        println!("{json}");
+        output::line(json);
     } else {
-        print!("{}", table(&before, &after, &rows));
+        output::line(table(&before, &after, &rows).trim_end());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -17,9 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::measure::{Bucket, Counts, Measured, Metric, Quantiles, brief};
+use crate::output;
 use crate::run::{Plan, TimedLook};
 use crate::target::Target;
-use crate::threshold::Verdict;
+use crate::threshold::{Seen, Verdict};
 use crate::watch::Look;
 
 pub use compare::{CompareArgs, compare};
@@ -55,6 +56,9 @@ pub struct Report {
     /// Failed operations by code.
     pub errors: BTreeMap<String, u64>,
     pub scale_out_seconds: Option<f64>,
+    /// See [`Seen`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog_growth_percent: Option<f64>,
     /// Calls to the model while the run went on, and those of them that it throttled; 0 where they cannot be seen.
     #[serde(default)]
     pub model_calls: f64,
@@ -151,7 +155,7 @@ impl Report {
         measured: Measured,
         thresholds: Vec<Verdict>,
         generator: Generator,
-        scale_out_seconds: Option<f64>,
+        seen: Seen,
         looks: Vec<TimedLook>,
     ) -> Self {
         Self {
@@ -167,7 +171,8 @@ impl Report {
             latencies: measured.latencies,
             counts: measured.counts,
             errors: measured.errors,
-            scale_out_seconds,
+            scale_out_seconds: seen.scale_out_seconds,
+            backlog_growth_percent: seen.backlog_growth_percent.map(rounded),
             model_calls: looks.iter().filter_map(|(_, look)| look.model.calls).sum(),
             model_throttled: looks.iter().filter_map(|(_, look)| look.model.throttled).sum(),
             generator,
@@ -186,12 +191,15 @@ impl Report {
     /// # Errors
     /// When one cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), Failure> {
-        let json = serde_json::to_string(self).map_err(|error| Failure::fault(format!("{JSON}: {error}")))?;
+        let unwritable = |error| Failure::fault(format!("{JSON}: {error}"));
+        let json = serde_json::to_string(self).map_err(unwritable)?;
+        // From what the file says, which is rounded: `render` then writes the same again.
+        let told: Self = serde_json::from_str(&json).map_err(unwritable)?;
         let files = [
             (JSON, json + "\n"),
-            (SUMMARY_CSV, csv_files::summary(self)?),
-            (TIMELINE_CSV, csv_files::timeline(self)?),
-            (HTML, html::page(self)?),
+            (SUMMARY_CSV, csv_files::summary(&told)?),
+            (TIMELINE_CSV, csv_files::timeline(&told)?),
+            (HTML, html::page(&told)?),
         ];
         for (name, text) in files {
             let path = folder.join(name);
@@ -236,7 +244,7 @@ pub struct RenderArgs {
 pub fn render(args: &RenderArgs) -> Result<ExitCode, Failure> {
     let report = Report::read(&args.folder)?;
     report.write(&args.folder)?;
-    println!("{}", args.folder.join(HTML).display());
+    output::line(args.folder.join(HTML).display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -314,6 +322,7 @@ pub(crate) mod tests {
             counts: counts.clone(),
             errors: [("<script>".to_owned(), 1)].into(),
             scale_out_seconds: None,
+            backlog_growth_percent: None,
             model_calls: 12.0,
             model_throttled: 0.0,
             generator: Generator { cpu_percent: Some(3.0), cores: 2, late_percent: None },
@@ -353,9 +362,10 @@ pub(crate) mod tests {
         insta::assert_snapshot!("timeline_csv", csv(TIMELINE_CSV));
         // Six charts: the examples are in the repository.
         assert!(csv(HTML).len() < 40_000 && csv(JSON).len() < 2_500, "{} {}", csv(HTML).len(), csv(JSON).len());
+        let page = csv(HTML);
         std::fs::remove_file(folder.join(HTML)).unwrap();
         render(&RenderArgs { folder: folder.clone() }).unwrap();
-        assert!(csv(HTML).contains("Load test: baseline"));
+        assert!(page == csv(HTML) && page.contains("Load test: baseline"));
         let error = create_folder(dir.path(), "one").unwrap_err().to_string();
         assert!(error.contains("--name"), "{error}");
     }

@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::{EXIT_INTERRUPTED, EXIT_THRESHOLD, Failure};
 use crate::measure::{Operation, Problem, Recorder, Start};
+use crate::output;
 use crate::report::{self, Generator, Report};
 use crate::target::Target;
-use crate::threshold::Thresholds;
+use crate::threshold::{Seen, Thresholds};
 use crate::users::{Arrivals, Portal, Prompts, Session, Stops, Waiting};
 use crate::watch::{Watch, own_cpu};
 
@@ -40,31 +41,53 @@ pub async fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     Portal::new(&target)?.greet().await?;
     let mut signals = Signals::listen();
     let mut broken = Vec::new();
-    for plan in &plans {
+    let ended = one_by_one(args, &plans, &target, &thresholds, &mut signals, &mut broken).await;
+    // Also when a later scenario could not be run: what was found before that is not less true.
+    broken.iter().for_each(|sentence| output::aside(format_args!("threshold not met: {sentence}")));
+    match ended? {
+        Ended::Interrupted => Ok(ExitCode::from(EXIT_INTERRUPTED)),
+        Ended::Whole if broken.is_empty() => Ok(ExitCode::SUCCESS),
+        Ended::Whole => Ok(ExitCode::from(EXIT_THRESHOLD)),
+    }
+}
+
+/// How a row of scenarios ended.
+enum Ended {
+    Whole,
+    Interrupted,
+}
+
+/// Adds to `broken` what was not met.
+async fn one_by_one(
+    args: &RunArgs,
+    plans: &[Plan],
+    target: &Target,
+    thresholds: &Thresholds,
+    signals: &mut Signals,
+    broken: &mut Vec<String>,
+) -> Result<Ended, Failure> {
+    for plan in plans {
         if goose::is_killswitch_triggered() {
-            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+            return Ok(Ended::Interrupted);
         }
         let now = Timestamp::now();
         let name = args.name.clone().unwrap_or_else(|| format!("{}-{}", plan.scenario, now.strftime("%Y%m%dT%H%M%SZ")));
         // Before the users, as it may be impossible to create.
         let folder = report::create_folder(&args.reports, &name)?;
         let prompts = |what: &str| Prompts::read(args.prompts.as_deref(), &tag(what), plan.distinct);
-        let report = conduct(plan, &target, &thresholds, &prompts, &mut signals).await;
+        let report = conduct(plan, target, thresholds, &prompts, signals).await;
         let report = report.inspect_err(|_| report::remove_empty(&folder))?;
         // First, as it may be impossible to write the files.
-        println!("{}", report.summary());
+        output::line(report.summary());
         report.write(&folder)?;
-        println!("report: {}\n", folder.join(report::HTML).display());
-        broken.extend(report.broken().map(|verdict| format!("{}: {}", plan.scenario, report::told(verdict))));
+        output::line(format_args!("report: {}\n", folder.join(report::HTML).display()));
         if report.interrupted {
-            eprintln!("interrupted: the report is about what had happened until then");
-            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+            output::aside("interrupted: the report is about what had happened until then");
+            return Ok(Ended::Interrupted);
         }
+        broken.extend(report.broken().map(|verdict| format!("{}: {}", plan.scenario, report::told(verdict))));
     }
-    for sentence in &broken {
-        eprintln!("threshold not met: {sentence}");
-    }
-    Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_THRESHOLD) })
+    Ok(Ended::Whole)
 }
 
 /// Runs one plan from its first user to its last picture.
@@ -117,11 +140,14 @@ pub async fn conduct(
     close(&session, &watch).await;
 
     let measured = recorder.measured();
-    let scale_out = observer::scale_out_seconds(&looks);
-    let verdicts = thresholds.judge(&plan.scenario, target.is_local(), &measured, scale_out);
+    let seen = Seen {
+        scale_out_seconds: observer::scale_out_seconds(&looks),
+        backlog_growth_percent: observer::backlog_growth_percent(&looks, plan.duration, measured.counts.jobs_accepted),
+    };
+    let verdicts = thresholds.judge(&plan.scenario, target.is_local(), &measured, seen);
     let generator = Generator::new(cpu, wall, &measured.counts);
     let interrupted = session.stops.interrupted();
-    Ok(Report::new(plan, target, started_at, wall, interrupted, measured, verdicts, generator, scale_out, looks))
+    Ok(Report::new(plan, target, started_at, wall, interrupted, measured, verdicts, generator, seen, looks))
 }
 
 /// Makes the pictures that are looked at before anything is measured.
@@ -175,7 +201,10 @@ async fn close(session: &Session, watch: &Watch) {
         match watch.paid_by_prompt().await {
             Ok(paid) => recorder.reconcile(|prompt| paid.get(prompt).copied().unwrap_or_default()),
             Err(reason) => {
-                eprintln!("pictures paid for twice cannot be seen: the model's ledger cannot be read ({reason})")
+                recorder.lose_sight_of_duplicates();
+                output::aside(format_args!(
+                    "pictures paid for twice cannot be seen: the model's ledger cannot be read ({reason})"
+                ));
             }
         }
     }

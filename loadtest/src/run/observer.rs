@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Plan;
 use crate::measure::{Metric, Recorder};
+use crate::output;
 use crate::watch::{Look, Watch};
 
 /// Looks in a report: more than its charts have room for say no more.
@@ -81,7 +82,7 @@ pub(super) async fn show(plan: &Plan, recorder: &Recorder, began: Instant, done:
         );
         if bar.is_hidden() && last_line.elapsed() >= LINE_EVERY {
             last_line = Instant::now();
-            eprintln!("{} {:>5.0} s: {message}", plan.scenario, began.elapsed().as_secs_f64());
+            output::aside(format_args!("{} {:>5.0} s: {message}", plan.scenario, began.elapsed().as_secs_f64()));
         }
         bar.set_position(began.elapsed().as_secs().min(plan.duration.as_secs()));
         bar.set_message(message);
@@ -99,13 +100,32 @@ pub(crate) fn scale_out_seconds(looks: &[TimedLook]) -> Option<f64> {
     Some(scaled - waited)
 }
 
+/// Returns how many more jobs waited or were in flight in the last third of the load than in its middle third, on
+/// average, in % of the jobs accepted in between. A rate that can be kept up has about 0; above capacity what is beyond it
+/// piles up, first in the workers' slots, where the wait in the queue does not show it. None without looks in both thirds,
+/// or without jobs.
+#[must_use]
+pub(crate) fn backlog_growth_percent(looks: &[TimedLook], load: Duration, accepted: u64) -> Option<f64> {
+    let third = load.as_secs_f64() / 3.0;
+    #[expect(clippy::cast_precision_loss, reason = "counts of a run are far below 2^52")]
+    let mean = |from: f64| {
+        let inside = looks.iter().filter(|(at, _)| *at >= from && *at < from + third);
+        let backlogs: Vec<f64> = inside.filter_map(|(_, look)| Some(look.backlog()? as f64)).collect();
+        (!backlogs.is_empty()).then(|| backlogs.iter().sum::<f64>() / backlogs.len() as f64)
+    };
+    let growth = mean(2.0 * third)? - mean(third)?;
+    #[expect(clippy::cast_precision_loss, reason = "counts of a run are far below 2^52")]
+    let accepted_in_between = accepted as f64 / 3.0;
+    (accepted > 0).then(|| 100.0 * growth / accepted_in_between)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::watch::{GroupLook, QueueLook};
 
     fn look(at: f64, visible: u64, in_service: u64) -> TimedLook {
-        let queue = QueueLook { visible: Some(visible), ..QueueLook::default() };
+        let queue = QueueLook { visible: Some(visible), in_flight: Some(0), ..QueueLook::default() };
         let group = GroupLook { in_service: Some(in_service), ..GroupLook::default() };
         (at, Look { queue, group, ..Look::default() })
     }
@@ -117,5 +137,18 @@ mod tests {
         assert_eq!(scale_out_seconds(&looks[..3]), None, "no worker was added");
         assert_eq!(scale_out_seconds(&[look(0.0, 0, 1), look(60.0, 0, 2)]), None, "nothing waited");
         assert_eq!(scale_out_seconds(&[]), None);
+    }
+
+    #[test]
+    fn jobs_that_pile_up_are_told_in_percent_of_those_that_came() {
+        let load = Duration::from_secs(60);
+        // Three jobs a second come, and two are done: one of three stays.
+        let looks: Vec<TimedLook> = (0_u32..75).map(|at| look(f64::from(at), at.min(60).into(), 1)).collect();
+        let growth = backlog_growth_percent(&looks, load, 180).unwrap();
+        assert!((growth - 100.0 / 3.0).abs() < 0.1, "{growth}");
+        let steady: Vec<TimedLook> = (0..60).map(|at| look(f64::from(at), 8, 1)).collect();
+        assert_eq!(backlog_growth_percent(&steady, load, 180), Some(0.0));
+        assert_eq!(backlog_growth_percent(&steady, load, 0), None, "nothing came");
+        assert_eq!(backlog_growth_percent(&steady[..40], load, 180), None, "nobody looked at the last third");
     }
 }

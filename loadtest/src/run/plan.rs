@@ -34,10 +34,10 @@ pub struct RunArgs {
     #[arg(value_name = "SCENARIO", value_parser = RUNNABLE, default_value = "baseline")]
     pub scenarios: Vec<String>,
     /// Virtual users [default: the scenario's; with --rate as many as 60 s of arrivals].
-    #[arg(long, value_name = "N", value_parser = users)]
+    #[arg(long, value_name = "N", value_parser = users, allow_negative_numbers = true)]
     pub users: Option<usize>,
     /// Open model: arrivals a second, whatever the system does, instead of users who wait for it.
-    #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate, allow_negative_numbers = true)]
     pub rate: Option<f64>,
     /// How arrivals of the open model are spread.
     #[arg(long, value_enum, default_value = "poisson", requires = "rate")]
@@ -63,7 +63,8 @@ pub struct RunArgs {
     /// How long jobs under way may take after the end, such as `30s`.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
     pub drain: Duration,
-    /// Seed of arrivals and choices: the same seed gives the same load.
+    /// Seed of the arrivals of the open model, of which pictures are looked at and of who polls. What a closed user does next,
+    /// and how long it thinks, is chance in any case.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// Folder that each report gets a folder in.
@@ -253,6 +254,8 @@ mod tests {
             ("--users 0", "--users"),
             ("--rate 0", "--rate"),
             ("--rate nan", "--rate"),
+            ("--rate -1", "between 0.01 and"),
+            ("--users -1", "between 1 and"),
             ("--duration 5", "--duration"),
             ("--duration 8d", "--duration"),
             ("--duration=-5m", "--duration"),

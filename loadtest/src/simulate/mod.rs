@@ -90,17 +90,17 @@ pub fn simulate(args: &SimulateArgs) -> Result<ExitCode, Box<dyn Error>> {
             None => plans.entry(scenario.plan).or_insert(read(args, scenario.plan)?),
         };
         let results = run(args, plan, scenario);
-        println!("## {}\n\n{}", scenario.title, report::table(scenario, &results));
+        output::line(format_args!("## {}\n\n{}", scenario.title, report::table(scenario, &results)));
         let path = args.out.join(format!("{}.svg", scenario.name));
         let first: Vec<_> = results.iter().map(|(contender, runs)| (*contender, &runs.outcomes[0])).collect();
         plot::plot(&path, scenario, &first).map_err(|error| format!("{}: {error}", path.display()))?;
         broken.extend(scenario.broken(plan, &results[0].1));
     }
     if is_chosen("paper") {
-        println!("## 100,000,000 images a day, on paper\n\n{}", paper::table());
+        output::line(format_args!("## 100,000,000 images a day, on paper\n\n{}", paper::table()));
     }
     for sentence in &broken {
-        eprintln!("broken promise: {sentence}");
+        output::aside(format_args!("broken promise: {sentence}"));
     }
     Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

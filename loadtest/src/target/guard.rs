@@ -18,6 +18,12 @@ impl Guard {
         Self::default()
     }
 
+    /// Returns whether this URL leads to this machine.
+    #[must_use]
+    pub fn is_here(url: &Url) -> bool {
+        url.host_str().is_some_and(is_loopback)
+    }
+
     /// Allows loopback and these host names, which are compared without regard to case.
     pub fn with_hosts(hosts: impl IntoIterator<Item = String>) -> Self {
         Self { hosts: hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect() }
@@ -34,12 +40,18 @@ impl Guard {
         self.hosts.contains(&host.to_ascii_lowercase())
     }
 
-    /// Returns whether a request to this URL may be sent: http or https, no user in it, and a host that is allowed.
+    /// Returns whether a request to this URL may be sent: no user in it, and a host that is allowed; over TLS unless it stays on
+    /// this machine, as requests carry the key.
     #[must_use]
     pub fn allows(&self, url: &Url) -> bool {
         let Some(host) = url.host_str() else { return false };
-        let web = matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.password().is_none();
-        web && (is_loopback(host) || self.names(host))
+        let is_plain = url.username().is_empty() && url.password().is_none();
+        let is_allowed = match url.scheme() {
+            "https" => is_loopback(host) || self.names(host),
+            "http" => is_loopback(host),
+            _ => false,
+        };
+        is_plain && is_allowed
     }
 
     /// Parses a URL that may be used.
@@ -54,8 +66,8 @@ impl Guard {
         let named: Vec<&str> = self.hosts().collect();
         let named = if named.is_empty() { String::new() } else { format!(" and {}", named.join(", ")) };
         Err(format!(
-            "{what} is {url}: load goes to loopback{named} and nowhere else; name a deployment with --terraform-dir or \
-             --outputs to allow the hosts in its outputs"
+            "{what} is {url}: load goes to loopback{named} and nowhere else, over https unless it is loopback; name a \
+             deployment with --terraform-dir or --outputs to allow the hosts in its outputs"
         ))
     }
 }
@@ -100,6 +112,7 @@ mod tests {
     fn hosts_of_the_outputs_are_allowed_by_their_whole_name() {
         let guard = Guard::with_hosts(["d111.cloudfront.net".to_owned()]);
         assert!(allowed(&guard, "https://D111.cloudfront.net/v1/jobs"));
+        assert!(!allowed(&guard, "http://d111.cloudfront.net/v1/jobs"), "the key would go in the clear");
         assert!(!allowed(&guard, "https://evil-d111.cloudfront.net"));
         assert!(!allowed(&guard, "https://d222.cloudfront.net"));
         let error = guard.check("the picture's URL", "https://d222.cloudfront.net").unwrap_err();

@@ -107,8 +107,8 @@ impl TargetArgs {
         let path = dir.join("endpoints.json");
         let site: LocalSite = read(&path).map_err(|reason| {
             Failure::usage(format!(
-                "no local stack found: {} {reason}; run `cargo dev up`, name its folder with --dir, or name a deployment \
-                 with --terraform-dir",
+                "no local stack found: {} {reason}: start one with `cargo dev up`, name the folder of a running one with --dir, or \
+                 a deployment with --terraform-dir or --outputs",
                 path.display()
             ))
         })?;
@@ -171,8 +171,8 @@ impl Target {
         if self.is_local() { "local" } else { "deployed" }
     }
 
-    /// Makes the client of all requests. It follows no redirect, since that could lead to another host, and asks no proxy for
-    /// what is on this machine.
+    /// Makes the client of all requests. It follows no redirect, since that could lead to another host. If the API is on this
+    /// machine, as at the end of a tunnel, it asks no proxy, for pictures neither.
     ///
     /// # Panics
     /// Never: what it is made of does not depend on input.
@@ -183,7 +183,7 @@ impl Target {
             .timeout(REQUEST_TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("image-pipeline-loadtest/", env!("CARGO_PKG_VERSION")));
-        let is_here = self.is_local() || !self.resolve.is_empty();
+        let is_here = self.is_local() || !self.resolve.is_empty() || Guard::is_here(&self.api);
         let builder = if is_here { builder.no_proxy() } else { builder };
         let builder = self.resolve.iter().fold(builder, |builder, Resolve { host, address }| {
             // Its port is taken where the URL has none.

@@ -26,6 +26,9 @@ pub struct Outputs {
     pub api_group_name: String,
     /// Also what alarm names begin with (`var.name`).
     pub cloudwatch_dashboard_name: String,
+    /// What alarms tell, and those of CloudFront.
+    pub sns_topic_arn: String,
+    pub sns_topic_arn_us_east_1: String,
 }
 
 /// One output as Terraform prints it.
@@ -41,11 +44,19 @@ impl Outputs {
     /// When Terraform cannot be run or fails, or an output is missing.
     pub fn of_folder(folder: &Path) -> Result<Self, Failure> {
         let what = format!("--terraform-dir {}", folder.display());
-        let output = Command::new("terraform")
-            .args(["output", "-json", "-no-color"])
-            .current_dir(folder)
-            .output()
-            .map_err(|error| Failure::usage(format!("{what}: terraform cannot be run there ({error})")))?;
+        if !folder.is_dir() {
+            return Err(Failure::usage(format!(
+                "{what}: there is no such folder; name that of an applied configuration"
+            )));
+        }
+        let output =
+            Command::new("terraform").args(["output", "-json", "-no-color"]).current_dir(folder).output().map_err(
+                |error| {
+                    Failure::usage(format!(
+                        "{what}: terraform cannot be run ({error}): install it, or give its output with --outputs"
+                    ))
+                },
+            )?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             return Err(Failure::usage(format!("{what}: terraform output failed: {}", said.trim())));

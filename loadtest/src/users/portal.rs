@@ -124,7 +124,7 @@ impl Portal {
     /// Follows a job to its end and returns its picture.
     pub async fn follow(&self, accepted: &Accepted, waiting: Waiting, recorder: &Recorder) -> Option<Picture> {
         let failed = |code: &str| {
-            recorder.failed(Operation::Job, &Problem { code: code.to_owned(), unavailable: false });
+            recorder.failed(Operation::Job, &ours(code));
             None
         };
         let Some(url) = self.api.join(&accepted.status_url).ok().filter(|url| self.guard.allows(url)) else {
@@ -203,7 +203,12 @@ impl Portal {
 
     /// Downloads a picture and compares it with what the API said of it. Returns whether it is all there.
     pub async fn download(&self, picture: &Picture, start: Start, recorder: &Recorder) -> bool {
-        match self.fetch(picture, start, recorder).await {
+        let Some(url) = Url::parse(&picture.url).ok().filter(|url| self.guard.allows(url)) else {
+            // No request: none is sent.
+            recorder.failed(Operation::Job, &ours("foreign_host"));
+            return false;
+        };
+        match self.fetch(url, picture, start, recorder).await {
             Ok(()) => {
                 recorder.succeeded(Operation::Download);
                 true
@@ -215,10 +220,7 @@ impl Portal {
         }
     }
 
-    async fn fetch(&self, picture: &Picture, start: Start, recorder: &Recorder) -> Result<(), Problem> {
-        let ours = |code: &str| Problem { code: code.to_owned(), unavailable: false };
-        let url = Url::parse(&picture.url).ok().filter(|url| self.guard.allows(url));
-        let url = url.ok_or_else(|| ours("foreign_host"))?;
+    async fn fetch(&self, url: Url, picture: &Picture, start: Start, recorder: &Recorder) -> Result<(), Problem> {
         // Without the key: a picture is public, and the CDN is not the API.
         let response = self.http.get(url).send().await.map_err(|error| problem_of_error(&error))?;
         if response.status() != StatusCode::OK {
@@ -278,6 +280,11 @@ fn tell(view: &JobView, recorder: &Recorder) {
     if let Some(seconds) = timings.and_then(|timings| timings.upload_seconds) {
         recorder.told(Metric::UploadSeconds, seconds);
     }
+}
+
+/// A problem that this client found, and no outage.
+fn ours(code: &str) -> Problem {
+    Problem { code: code.to_owned(), unavailable: false }
 }
 
 /// What a look at a job brought.

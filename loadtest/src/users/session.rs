@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
 use super::{Arrivals, Gallery, Portal, Prompts, Task, Waiting};
-use crate::measure::{Cadence, Metric, Recorder, Start};
+use crate::measure::{Cadence, Metric, Operation, Problem, Recorder, Start};
 
 /// A user that has nothing left to do looks this often whether it may go. Without a pause it would spin.
 const IDLE: Duration = Duration::from_millis(100);
@@ -68,7 +68,7 @@ impl Stops {
 }
 
 impl Traits {
-    /// Makes a user; the same seed makes the same choices.
+    /// Makes a user; the same seed makes the same choices among pictures and ways to wait.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { rng: SmallRng::seed_from_u64(seed), cadences: HashMap::new() }
@@ -102,8 +102,16 @@ impl Session {
         let Some(start) = self.begin(task, traits).await else { return };
         tokio::select! {
             biased;
-            () = self.stops.abandon.cancelled() => {}
+            () = self.stops.abandon.cancelled() => self.dropped(task),
             () = self.perform(task, start, traits) => {}
+        }
+    }
+
+    /// Counts a download that did not end in time; a job that did not is counted where it is dropped.
+    fn dropped(&self, task: Task) {
+        if task == Task::ViewAssignment && !self.stops.interrupted() {
+            let problem = Problem { code: "not_finished".to_owned(), unavailable: false };
+            self.recorder.failed(Operation::Download, &problem);
         }
     }
 
@@ -152,11 +160,13 @@ impl Session {
         let asked = self.prompts.next();
         let Some(accepted) = self.portal.submit(&asked, start, recorder).await else { return };
         let unfinished = Unfinished { recorder, counts: true };
-        let picture = self.portal.follow(&accepted, waiting, recorder).await;
-        unfinished.ended();
-        let Some(picture) = picture else { return };
+        let Some(picture) = self.portal.follow(&accepted, waiting, recorder).await else {
+            return unfinished.ended();
+        };
         recorder.published(&picture, &asked.spec());
-        if self.portal.download(&picture, start.step(), recorder).await {
+        let is_downloaded = self.portal.download(&picture, start.step(), recorder).await;
+        unfinished.ended();
+        if is_downloaded {
             recorder.time(Metric::TimeToPictureSeconds, start.timing());
             recorder.count(|counts| counts.pictures += 1);
             self.gallery.add(picture);
@@ -164,7 +174,7 @@ impl Session {
     }
 }
 
-/// An accepted job, counted as unfinished if it is dropped before it has ended.
+/// An accepted job, counted as unfinished if it is dropped before its picture has been downloaded, or it has failed.
 struct Unfinished<'a> {
     recorder: &'a Recorder,
     counts: bool,

@@ -69,7 +69,7 @@ impl DeployedWatch {
             latest(&self.here, self.wanted_here()),
             latest(&self.cdn, self.wanted_of_cdn()),
             self.alarms(&self.here),
-            self.alarms(&self.cdn),
+            self.alarms_of_cdn(),
         );
         let mut gaps = std::mem::take(&mut look.gaps);
         let here = seen(here, "metrics", &mut gaps).unwrap_or_default();
@@ -127,19 +127,34 @@ impl DeployedWatch {
         })
     }
 
+    async fn alarms_of_cdn(&self) -> Result<Vec<AlarmLook>, String> {
+        // Everything may be there: then they are among those of this region already.
+        if self.outputs.s3_bucket_region == CDN_REGION { Ok(Vec::new()) } else { self.alarms(&self.cdn).await }
+    }
+
     async fn alarms(&self, client: &aws_sdk_cloudwatch::Client) -> Result<Vec<AlarmLook>, String> {
-        // terraform/monitoring.tf names every alarm `NAME-...`, and the dashboard `NAME`.
+        // terraform/ names every alarm `NAME-...`, and the dashboard `NAME`; but so does the deployment `NAME-staging`.
         let prefix = format!("{}-", self.outputs.cloudwatch_dashboard_name);
         let mut pages = client.describe_alarms().alarm_name_prefix(&prefix).into_paginator().send();
         let mut alarms = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| said(&error))?;
             alarms.extend(page.metric_alarms().iter().filter_map(|alarm| {
-                let name = alarm.alarm_name()?.strip_prefix(&prefix)?.to_owned();
+                let is_ours = alarm.alarm_actions().iter().any(|action| self.is_ours(action));
+                let name = alarm.alarm_name().filter(|_| is_ours)?.strip_prefix(&prefix)?.to_owned();
                 Some(AlarmLook { name, state: alarm.state_value()?.as_str().to_owned() })
             }));
         }
         Ok(alarms)
+    }
+
+    /// Returns whether what an alarm does is done to this deployment: every alarm of terraform/ tells one of its topics, or
+    /// scales its workers.
+    fn is_ours(&self, action: &str) -> bool {
+        let Outputs { sns_topic_arn, sns_topic_arn_us_east_1, worker_group_name, .. } = &self.outputs;
+        action == sns_topic_arn
+            || action == sns_topic_arn_us_east_1
+            || action.contains(&format!(":autoScalingGroupName/{worker_group_name}:"))
     }
 
     fn wanted_here(&self) -> Vec<Wanted> {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::QueueAttributeName;
 use jiff::Timestamp;
 use reqwest::{Client, Url};
@@ -25,6 +26,8 @@ pub struct LocalWatch {
     meter: CpuMeter,
     pids: HashMap<String, u32>,
     before: Option<Counters>,
+    /// What each worker had counted when it last answered, by the URL of its admin port.
+    workers: HashMap<String, Counters>,
 }
 
 /// Counters that only say something as a difference.
@@ -59,6 +62,19 @@ struct Entry {
     paid_unanswered: u64,
 }
 
+impl Counters {
+    /// Adds what a worker has counted.
+    fn add(&mut self, worker: Option<&Self>) {
+        let Some(worker) = worker else { return };
+        self.waits += worker.waits;
+        self.waited_seconds += worker.waited_seconds;
+        self.writes += worker.writes;
+        self.write_errors += worker.write_errors;
+        self.calls += worker.calls;
+        self.throttled += worker.throttled;
+    }
+}
+
 impl LocalWatch {
     /// Makes one for a running stack.
     #[must_use]
@@ -71,7 +87,15 @@ impl LocalWatch {
             .endpoint_url(&site.sqs_url)
             .build();
         let sqs = aws_sdk_sqs::Client::from_conf(config);
-        Self { site, http, sqs, meter: CpuMeter::default(), pids: HashMap::new(), before: None }
+        Self {
+            site,
+            http,
+            sqs,
+            meter: CpuMeter::default(),
+            pids: HashMap::new(),
+            before: None,
+            workers: HashMap::new(),
+        }
     }
 
     /// Looks once.
@@ -125,35 +149,50 @@ impl LocalWatch {
         };
         let request = self.sqs.get_queue_attributes().queue_url(queue_url);
         let answer = request.attribute_names(Visible).attribute_names(InFlight).send().await;
-        let answer = answer.map_err(|error| error.into_service_error().to_string())?;
+        let answer = answer.map_err(|error| DisplayErrorContext(error).to_string())?;
         let attributes = answer.attributes.unwrap_or_default();
         let number = |name| attributes.get(&name).and_then(|text| text.parse().ok()).ok_or("an attribute is missing");
         Ok((number(Visible)?, number(InFlight)?))
     }
 
-    async fn processes(&self, look: &mut Look, counters: &mut Counters) {
+    async fn processes(&mut self, look: &mut Look, counters: &mut Counters) {
         let (mut alive, mut ready, mut busy, mut circuits) = (0, 0, 0.0, 0.0);
         let (api, workers) =
             self.site.admin_urls.split_first().map_or((None, &[][..]), |(api, rest)| (Some(api), rest));
-        for url in workers {
-            let Ok(text) = self.text(&format!("{url}/metrics")).await else { continue };
+        for (url, name) in workers.iter().zip(1..) {
+            let text = match self.text(&format!("{url}/metrics")).await {
+                Ok(text) => text,
+                Err(reason) => {
+                    look.gaps.push(format!("worker {name}: {reason}"));
+                    // As it was: what it has counted is not gone, and would come back as if it had just happened.
+                    counters.add(self.workers.get(url));
+                    continue;
+                }
+            };
             alive += 1;
             ready += u64::from(self.is_ready(url).await);
             let sum = |name, labels: &[&str]| exposition::sum(&text, name, labels);
             busy += sum("worker_deliveries_in_flight", &[]);
             circuits += sum("worker_circuit_open", &[]);
-            counters.waits += sum("worker_queue_wait_seconds_count", &[]);
-            counters.waited_seconds += sum("worker_queue_wait_seconds_sum", &[]);
-            counters.writes += sum("worker_step_duration_seconds_count", &["step=\"publish\""])
-                + sum("worker_step_duration_seconds_count", &["step=\"checkpoint\""]);
-            counters.write_errors += sum("worker_errors_total", &["kind=\"store_unavailable\""]);
-            counters.calls += sum("worker_model_calls_total", &[]);
-            counters.throttled += sum("worker_model_calls_total", &["result=\"throttled\""]);
+            let counted = Counters {
+                waits: sum("worker_queue_wait_seconds_count", &[]),
+                waited_seconds: sum("worker_queue_wait_seconds_sum", &[]),
+                writes: sum("worker_step_duration_seconds_count", &["step=\"publish\""])
+                    + sum("worker_step_duration_seconds_count", &["step=\"checkpoint\""]),
+                write_errors: sum("worker_errors_total", &["kind=\"store_unavailable\""]),
+                calls: sum("worker_model_calls_total", &[]),
+                throttled: sum("worker_model_calls_total", &["result=\"throttled\""]),
+                cdn: CdnStats::default(),
+            };
+            counters.add(Some(&counted));
+            self.workers.insert(url.clone(), counted);
         }
         let workers = workers.len() as u64;
         look.group = GroupLook { desired: Some(workers), in_service: Some(alive), healthy: Some(ready) };
         look.slots.busy = Some(whole(busy));
-        look.alarms.push(alarm("circuit-open", circuits > 0.0));
+        // Nobody there to ask is no good news.
+        let circuit = (alive > 0).then_some(circuits > 0.0);
+        look.alarms.push(circuit.map_or_else(|| unknown("circuit-open"), |open| alarm("circuit-open", open)));
         look.alarms.push(alarm("workers-not-ready", ready < workers));
         if let Some(url) = api {
             look.alarms.push(alarm("api-not-ready", !self.is_ready(url).await));
@@ -223,6 +262,11 @@ fn difference(before: &Counters, now: &Counters, look: &mut Look) {
 
 fn alarm(name: &str, on: bool) -> AlarmLook {
     AlarmLook { name: name.to_owned(), state: if on { "ALARM" } else { "OK" }.to_owned() }
+}
+
+/// An alarm that nobody can tell of, in the word of `CloudWatch`.
+fn unknown(name: &str) -> AlarmLook {
+    AlarmLook { name: name.to_owned(), state: "INSUFFICIENT_DATA".to_owned() }
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a gauge of at most some thousand slots")]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect};
 use loadtest::measure::Metric;
 use tokio::task::JoinSet;
 
@@ -21,13 +22,22 @@ struct Host {
 
 impl Host {
     async fn answering(status: StatusCode) -> Self {
+        Self::saying(move || status).await
+    }
+
+    async fn redirecting_to(url: String) -> Self {
+        Self::saying(move || Redirect::temporary(&url)).await
+    }
+
+    async fn saying<R: IntoResponse + 'static>(answer: impl Fn() -> R + Clone + Send + Sync + 'static) -> Self {
         let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let requests = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&requests);
         let router = Router::new().fallback(move || {
             counted.fetch_add(1, Ordering::Relaxed);
-            async move { status }
+            let answer = answer();
+            async move { answer }
         });
         let mut serving = JoinSet::new();
         serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -101,6 +111,20 @@ async fn a_cdn_that_refuses_is_an_error_by_its_status_and_no_outage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cdn_that_redirects_to_a_foreign_host_is_not_followed() {
+    let elsewhere = Host::answering(StatusCode::OK).await;
+    let cdn = Host::redirecting_to(elsewhere.foreign()).await;
+    let live = handing_out("CLOUDFRONT_DOMAIN", cdn.loopback()).await;
+    let thresholds = live.file("thresholds.toml", SPEEDLESS);
+    let output = live.run(&format!("run heavy --quick --duration 2s --max-jobs 4 --thresholds {thresholds}")).await;
+    assert_eq!(output.status.code(), Some(99), "{}", said(&output));
+    let (_, report) = &live.reports("heavy")[0];
+    assert_eq!(report.errors.get("cdn_307").copied(), Some(4), "{:?}", report.errors);
+    assert_eq!((cdn.requests(), elsewhere.requests()), (4, 0));
+    live.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_api_that_dies_is_an_outage_in_the_report_and_the_run_ends() {
     let live = Live::with(|options| options.restart = false).await;
     let thresholds = live.file("thresholds.toml", SPEEDLESS);
@@ -114,7 +138,8 @@ async fn an_api_that_dies_is_an_outage_in_the_report_and_the_run_ends() {
     let (_, report) = &live.reports("heavy")[0];
     assert!(report.errors.contains_key("connect") && report.counts.unavailable > 0, "{:?}", report.errors);
     // Jobs that were accepted and whose end nobody saw.
-    assert_eq!(report.errors.get("not_finished").copied().unwrap_or_default(), report.counts.jobs_unfinished);
+    assert!(report.counts.jobs_unfinished > 0, "{:?}", report.counts);
+    assert_eq!(report.errors.get("not_finished"), Some(&report.counts.jobs_unfinished));
 
     // Nobody is there for the next one: said before anything is begun.
     let output = live.run("run --quick --name none").await;

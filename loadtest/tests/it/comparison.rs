@@ -40,11 +40,11 @@ async fn two_runs_of_one_scenario_are_compared_and_of_two_refused() {
     let output = loadtest(&format!("compare {} {}", folder("one"), folder("one"))).output().await.unwrap();
     assert!(!said(&output).contains("Not only the system"), "{}", said(&output));
 
-    // Users of different kinds do different things.
+    // Different loads.
     let output = loadtest(&format!("compare {} {}", folder("one"), folder("other"))).output().await.unwrap();
     assert_eq!(output.status.code(), Some(64), "{}", said(&output));
     let text = said(&output);
-    assert!(text.contains("a run of heavy") && text.contains("one of spike") && text.contains("/other"), "{text}");
+    assert!(text.contains("a run of heavy") && text.contains("is one of spike") && text.contains("/other"), "{text}");
     // What is missing is named, whichever it is.
     for line in [format!("compare {} nowhere", folder("one")), format!("compare nowhere {}", folder("one"))] {
         let output = loadtest(&line).output().await.unwrap();

@@ -48,6 +48,10 @@ impl Live {
         path.display().to_string()
     }
 
+    pub(crate) fn stack_dir(&self) -> PathBuf {
+        self.dir.path().join("stack")
+    }
+
     pub(crate) fn reports_dir(&self) -> PathBuf {
         self.dir.path().join("reports")
     }
@@ -55,7 +59,7 @@ impl Live {
     /// A command against this stack. Words of `line` are separated by blanks.
     pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = loadtest(line);
-        command.arg("--dir").arg(self.dir.path().join("stack"));
+        command.arg("--dir").arg(self.stack_dir());
         command
     }
 
@@ -106,6 +110,8 @@ impl Live {
             worker_group_name: "image-worker".to_owned(),
             api_group_name: "image-api".to_owned(),
             cloudwatch_dashboard_name: "image".to_owned(),
+            sns_topic_arn: "arn:aws:sns:ap-south-1:000000000000:image-alarms".to_owned(),
+            sns_topic_arn_us_east_1: "arn:aws:sns:us-east-1:000000000000:image-alarms".to_owned(),
         }
     }
 

@@ -4,6 +4,7 @@
 mod arithmetic;
 mod attacks;
 mod bites;
+mod blind;
 mod command_line;
 mod comparison;
 mod live;

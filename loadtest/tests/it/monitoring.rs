@@ -106,8 +106,9 @@ async fn publish(
     client.put_metric_data().namespace(namespace).metric_data(datum).send().await.unwrap();
 }
 
-async fn alarm(client: &aws_sdk_cloudwatch::Client, name: &str, state: StateValue) {
+async fn alarm(client: &aws_sdk_cloudwatch::Client, name: &str, action: &str, state: StateValue) {
     let alarm = client.put_metric_alarm().alarm_name(name).namespace("AWS/SQS").metric_name("x").period(60);
+    let alarm = alarm.alarm_actions(action);
     let alarm = alarm.statistic(Statistic::Sum).evaluation_periods(1).threshold(1.0);
     alarm.comparison_operator(ComparisonOperator::GreaterThanThreshold).send().await.unwrap();
     client.set_alarm_state().alarm_name(name).state_value(state).state_reason("a test").send().await.unwrap();
@@ -132,9 +133,17 @@ async fn a_deployment_is_seen_through_the_apis_of_aws() {
     let distribution = [("Region", "Global"), ("DistributionId", "E1")];
     publish(&site.cdn, "AWS/CloudFront", "Requests", &distribution, 5000.0).await;
     publish(&site.cdn, "AWS/CloudFront", "CacheHitRate", &distribution, 88.0).await;
-    alarm(&site.here, "image-oldest-message", StateValue::Alarm).await;
-    alarm(&site.here, "another-service", StateValue::Alarm).await;
-    alarm(&site.cdn, "image-cache-hit-rate", StateValue::Ok).await;
+    let topic = |region: &str, name: &str| format!("arn:aws:sns:{region}:000000000000:{name}-alarms");
+    let policy = |group: &str| {
+        format!("arn:aws:autoscaling:{REGION}:000000000000:scalingPolicy:u:autoScalingGroupName/{group}:policyName/out")
+    };
+    alarm(&site.here, "image-oldest-message", &topic(REGION, "image"), StateValue::Alarm).await;
+    alarm(&site.here, "image-workers-needed", &policy("image-worker"), StateValue::Ok).await;
+    alarm(&site.cdn, "image-cache-hit-rate", &topic("us-east-1", "image"), StateValue::Ok).await;
+    // Those of other deployments, one of them with a name that begins like this one's.
+    alarm(&site.here, "another-service", &topic(REGION, "another"), StateValue::Alarm).await;
+    alarm(&site.here, "image-staging-oldest-message", &topic(REGION, "image-staging"), StateValue::Alarm).await;
+    alarm(&site.here, "image-staging-workers-needed", &policy("image-staging-worker"), StateValue::Alarm).await;
 
     let dir = tempfile::tempdir().unwrap();
     let outputs = dir.path().join("outputs.json");
@@ -149,6 +158,8 @@ async fn a_deployment_is_seen_through_the_apis_of_aws() {
         worker_group_name: "image-worker".to_owned(),
         api_group_name: "image-api".to_owned(),
         cloudwatch_dashboard_name: "image".to_owned(),
+        sns_topic_arn: topic(REGION, "image"),
+        sns_topic_arn_us_east_1: topic("us-east-1", "image"),
     };
     std::fs::write(&outputs, printed(&deployment)).unwrap();
 
@@ -173,7 +184,8 @@ async fn a_deployment_is_seen_through_the_apis_of_aws() {
     assert_eq!(look.storage, RequestsLook { requests: Some(900.0), errors: Some(1.0), refusals: Some(3.0) });
     assert_eq!(look.cdn, CdnLook { requests: Some(5000.0), hit_percent: Some(88.0) });
     let named = |name: &str, state: &str| AlarmLook { name: name.to_owned(), state: state.to_owned() };
-    assert_eq!(look.alarms, [named("oldest-message", "ALARM"), named("cache-hit-rate", "OK")]);
+    let ours = [named("oldest-message", "ALARM"), named("workers-needed", "OK"), named("cache-hit-rate", "OK")];
+    assert_eq!(look.alarms, ours);
     moto.stop().await.unwrap();
     ministack.stop().await.unwrap();
 }
@@ -194,6 +206,8 @@ async fn a_deployment_that_does_not_answer_is_told_and_not_hidden() {
         worker_group_name: everywhere(),
         api_group_name: everywhere(),
         cloudwatch_dashboard_name: everywhere(),
+        sns_topic_arn: everywhere(),
+        sns_topic_arn_us_east_1: everywhere(),
     };
     std::fs::write(&outputs, printed(&deployment)).unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
