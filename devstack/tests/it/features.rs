@@ -41,3 +41,15 @@ fn cargo_compiles_each_dependency_once() {
             .join("\n")
     );
 }
+
+#[test]
+fn no_override_takes_the_strip_from_what_is_deployed() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("Cargo.toml");
+    let manifest = std::fs::read_to_string(manifest).unwrap();
+    let (_, dist) = manifest.split_once("[profile.dist]").unwrap();
+    assert!(dist.split("\n[").next().unwrap().contains("strip = \"debuginfo\""));
+    for package in ["api", "worker", "devstack", "loadtest"] {
+        // Cargo 1.95 then passes no `-C strip` for its binary: image-api was 74 MB.
+        assert!(!manifest.contains(&format!(".package.{package}]")), "an override of {package}");
+    }
+}
