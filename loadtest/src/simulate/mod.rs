@@ -24,6 +24,7 @@ pub mod report;
 pub mod scenario;
 pub mod world;
 
+use crate::output;
 use baseline::Contender;
 use document::Document;
 use outcome::Runs;

@@ -29,7 +29,7 @@ impl Host {
         Self::saying(move || Redirect::temporary(&url)).await
     }
 
-    async fn saying<R: IntoResponse + 'static>(answer: impl Fn() -> R + Clone + Send + Sync + 'static) -> Self {
+    async fn saying<R: IntoResponse + Send + 'static>(answer: impl Fn() -> R + Clone + Send + Sync + 'static) -> Self {
         let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let requests = Arc::new(AtomicU64::new(0));

@@ -17,7 +17,8 @@ async fn whoever_stops_reading_loses_no_report() {
     command.arg("--reports").arg(live.reports_dir()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = command.spawn().unwrap();
     // As `| head` does it.
-    (running.stdout.take(), running.stderr.take());
+    drop(running.stdout.take());
+    drop(running.stderr.take());
     assert_eq!(running.wait().await.unwrap().code(), Some(0));
     let (folder, report) = &live.reports("unread")[0];
     assert!(report.passed && folder.join("report.html").is_file());
