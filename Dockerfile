@@ -10,6 +10,8 @@
 ARG RUST=rust:1.95-slim-bookworm
 # What runs. The final stages only copy files into it: any image with glibc 2.36 or later will do.
 ARG BASE=debian:bookworm-slim
+# Where the certificate authorities come from: Debian or Ubuntu, for a base that has no apt-get.
+ARG CERTIFICATES=${BASE}
 # Where the binaries come from: the stage `build`, or an image with the three of them in /out.
 ARG BINARIES=build
 
@@ -36,7 +38,7 @@ RUN cargo auditable build --profile dist --locked --package api --package worker
 
 FROM ${BINARIES} AS binaries
 
-FROM ${BASE} AS certificates
+FROM ${CERTIFICATES} AS certificates
 # Debian's slim image has none. Only the file is taken: with its package would come openssl. It is not pinned, because
 # an old list of authorities is worse than a new one.
 # hadolint ignore=DL3008

@@ -73,5 +73,7 @@ fn block_on(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<
 /// clap's own exit code for a command line that it cannot read is 2; here it is that of every refusal.
 fn refused(error: &clap::Error) -> ExitCode {
     let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    if error.print().is_err() || is_help { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) }
+    // Whether somebody reads it or not.
+    error.print().ok();
+    if is_help { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) }
 }

@@ -7,7 +7,7 @@ use super::crates::{Compiled, Crates};
 use super::engine::Engine;
 use super::program::Program;
 use super::stand_ins::{self, Jaeger};
-use super::{ContainersArgs, ContainersError, Places, step, unusable, wrong};
+use super::{ContainersArgs, ContainersError, Places, is_hosted, step, unusable, wrong};
 
 const LOCAL_BINARIES: &str = "image-pipeline/test-binaries";
 /// Ours, by the variable that compose takes the name from.
@@ -64,6 +64,13 @@ impl Images {
             }
             binaries => binaries,
         };
+        for (public, image) in
+            [(stand_ins::PUBLIC_BASE, &base), ("the emulator", &emulator), ("Prometheus", &prometheus)]
+        {
+            if image.starts_with(stand_ins::LOCAL) && is_hosted() {
+                return Err(wrong(public, format!("its image cannot be pulled; {image} takes its place elsewhere")));
+            }
+        }
         let (rust, folder) = (args.rust_image.clone(), folder.to_owned());
         let python = PathBuf::from("python3");
         Ok(Self { base, emulator, prometheus, grafana, jaeger, binaries, rust, python, folder })

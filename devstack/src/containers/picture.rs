@@ -19,7 +19,7 @@ const WORKERS: usize = 3;
 const PREVIEW: &str = "observability/preview";
 /// The window: three columns of panels at their own height, all of them.
 const WIDTH: u32 = 1200;
-const HEIGHT: u32 = 2030;
+const HEIGHT: u32 = 2350;
 /// Below what is kept: the page lays itself out in a window that is lower than the picture by the browser's own bars.
 const MARGIN: u32 = 150;
 /// Given to Grafana to ask its data source and to draw, in seconds of the browser's clock.

@@ -12,8 +12,11 @@ use tokio::process::Command;
 /// What a build that compiles everything takes, and some. Anything else is much faster.
 const TIMEOUT: Duration = Duration::from_secs(3600);
 /// What is passed on of this process's environment. The rest could be settings of another stack, which compose would read.
-const PASSED_ON: [&str; 17] = [
+const PASSED_ON: [&str; 20] = [
     "PATH",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
     "HOME",
     "USER",
     "XDG_RUNTIME_DIR",

@@ -8,12 +8,14 @@ use super::program::{Program, on_path};
 use super::{ContainersError, unusable, wrong};
 use crate::{ministack, venv};
 
-const PUBLIC_BASE: &str = "debian:bookworm-slim";
+pub(super) const PUBLIC_BASE: &str = "debian:bookworm-slim";
 /// The release of [`PUBLIC_BASE`], and where it comes from.
 const SUITE: &str = "bookworm";
 const MIRROR: &str = "http://deb.debian.org/debian";
 /// The Python of [`SUITE`].
 const PYTHON: &str = "3.11";
+/// What names of images that are made here begin with.
+pub(super) const LOCAL: &str = "image-pipeline/test-";
 const LOCAL_BASE: &str = "image-pipeline/test-base:bookworm";
 const LOCAL_EMULATOR: &str = "image-pipeline/test-emulator";
 const LOCAL_PROMETHEUS: &str = "image-pipeline/test-prometheus:bookworm";

@@ -60,9 +60,25 @@ fn a_container_is_killed_later_than_it_has_drained() {
 #[test]
 fn only_loopback_is_opened_and_no_service_has_the_engines_socket() {
     let compose = read("docker-compose.yml");
-    let ports: Vec<_> = compose.lines().filter(|line| line.trim_start().starts_with("- \"127.0.0.1:")).collect();
-    assert_eq!(ports.len(), compose.matches("ports:").count(), "each service that opens a port opens one, on loopback");
+    let mut opened = 0;
+    for (_, rest) in compose.match_indices("    ports:\n").map(|(at, key)| compose.split_at(at + key.len())) {
+        for port in rest.lines().take_while(|line| line.starts_with("      - ")) {
+            assert!(port.starts_with("      - \"127.0.0.1:"), "{port} is not on loopback alone");
+            opened += 1;
+        }
+    }
+    assert_eq!(opened, compose.matches("ports:").count(), "a port is written in another way than the others");
     assert!(!compose.contains("/docker.sock:") && !compose.contains("container_name"));
+}
+
+#[test]
+fn no_image_is_built_by_two_services() {
+    // A compose that builds in parallel may then fail on the second, which finds the image made.
+    let compose = read("docker-compose.yml");
+    let built: Vec<&str> =
+        compose.lines().filter(|line| line.trim() == "build:" || line.trim().starts_with("build: ")).collect();
+    let targets: BTreeSet<&str> = compose.lines().filter_map(|line| line.trim().strip_prefix("target: ")).collect();
+    assert_eq!((built.len(), targets.len()), (3, 3), "{built:?} {targets:?}");
 }
 
 /// Returns every word that is the name of a metric.

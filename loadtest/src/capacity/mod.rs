@@ -36,7 +36,7 @@ pub struct CapacityArgs {
     /// Highest rate that is tried.
     #[arg(long, value_name = "PER_SECOND", default_value_t = 1000.0, value_parser = rate)]
     max: f64,
-    /// Length of a step, such as `60s`: several times what a picture takes, and on a deployment, whose queue tells its depth
+    /// Length of a step, such as `60s`: several times what a picture takes, some hundred jobs, and on a deployment, whose queue tells its depth
     /// with a delay of a minute, not below `5m`.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     step: Duration,
@@ -125,37 +125,51 @@ pub async fn capacity(args: &CapacityArgs) -> Result<ExitCode, Failure> {
     let mut search = Search::new(args.start, args.max, f64::from(args.precision) / 100.0);
     let mut steps = Vec::new();
     let mut first_failure: Option<(f64, Report)> = None;
-    let (mut jobs, mut interrupted, mut ended_early) = (0, false, None);
+    let (mut jobs, mut interrupted, mut broke_off, mut ended_early) = (0, false, false, None);
     while let Some(rate) = search.next() {
         if let Some(max) = args.max_jobs.filter(|max| jobs + args.jobs_at(rate) > *max) {
             ended_early = Some(format!("{rate:.2} jobs a second would go beyond --max-jobs {max}"));
             break;
         }
         let left = args.max_jobs.map(|max| max - jobs);
-        let report = step(args, rate, left, &target, &thresholds, &mut signals).await?;
+        let report = match step(args, rate, left, &target, &thresholds, &mut signals).await {
+            Ok(report) => report,
+            Err(failure) if steps.is_empty() => return Err(failure),
+            Err(failure) => {
+                // What was found until here is told.
+                ended_early = Some(failure.to_string());
+                broke_off = true;
+                break;
+            }
+        };
         if report.interrupted {
             interrupted = true;
             break;
         }
         jobs += report.counts.jobs_accepted;
-        let told = Step::new(rate, &report);
+        let mut told = Step::new(rate, &report);
         output::aside(told.line());
-        search.tried(rate, report.passed);
+        let settled = tokio::select! {
+            settled = settle(&target, args.settle) => settled,
+            () = signals.received() => {
+                interrupted = true;
+                Ok(())
+            }
+        };
+        if let Err(reason) = &settled {
+            // Jobs that are still there were not kept up with.
+            told.passed = false;
+            told.broken.push(reason.clone());
+        }
+        search.tried(rate, told.passed);
         // The limit is clearest just above it.
-        if !report.passed && first_failure.as_ref().is_none_or(|(lowest, _)| rate < *lowest) {
+        if !told.passed && first_failure.as_ref().is_none_or(|(lowest, _)| rate < *lowest) {
             first_failure = Some((rate, report));
         }
         steps.push(told);
-        tokio::select! {
-            settled = settle(&target, args.settle) => if let Err(reason) = settled {
-                // What was found until here is told.
-                ended_early = Some(reason);
-                break;
-            },
-            () = signals.received() => {
-                interrupted = true;
-                break;
-            }
+        ended_early = settled.err();
+        if interrupted || ended_early.is_some() {
+            break;
         }
     }
     if interrupted {
@@ -171,6 +185,10 @@ pub async fn capacity(args: &CapacityArgs) -> Result<ExitCode, Failure> {
     if interrupted {
         output::aside("interrupted: the search is not over, what was found until then is above");
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    }
+    if broke_off {
+        output::aside("a step could not be run: the search is not over, what was found until then is above");
+        return Ok(ExitCode::FAILURE);
     }
     Ok(if found.capacity.is_some() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_THRESHOLD) })
 }
@@ -225,7 +243,7 @@ async fn settle(target: &Target, patience: Duration) -> Result<(), String> {
     while empty < 2 {
         let look = watch.look_at_load().await;
         empty = if look.backlog() == Some(0) { empty + 1 } else { 0 };
-        if tokio::time::Instant::now() > give_up {
+        if empty < 2 && tokio::time::Instant::now() > give_up {
             let seen = |jobs: Option<u64>| jobs.map_or_else(|| "unknown".to_owned(), |jobs| jobs.to_string());
             return Err(format!(
                 "{} s after the last step the queue was not empty (waiting {}, in flight {}{})",

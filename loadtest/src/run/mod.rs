@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::{EXIT_INTERRUPTED, EXIT_THRESHOLD, Failure};
-use crate::measure::{Operation, Problem, Recorder, Start};
+use crate::measure::{Metric, Operation, Problem, Recorder, Start, Timing};
 use crate::output;
 use crate::report::{self, Generator, Report};
 use crate::target::Target;
@@ -27,6 +27,10 @@ pub(crate) use observer::TimedLook;
 pub use plan::{Plan, RunArgs, duration, pool, rate};
 pub use signals::Signals;
 
+/// The pictures that are to be looked at are made within this time, or nothing is begun.
+const PREPARE: Duration = Duration::from_secs(60);
+/// There the first worker may have to boot.
+const PREPARE_DEPLOYED: Duration = Duration::from_secs(15 * 60);
 /// Pieces of time in a report.
 const BUCKETS: u32 = 60;
 
@@ -79,13 +83,15 @@ async fn one_by_one(
         let report = report.inspect_err(|_| report::remove_empty(&folder))?;
         // First, as it may be impossible to write the files.
         output::line(report.summary());
+        if !report.interrupted {
+            broken.extend(report.broken().map(|verdict| format!("{}: {}", plan.scenario, report::told(verdict))));
+        }
         report.write(&folder)?;
         output::line(format_args!("report: {}\n", folder.join(report::HTML).display()));
         if report.interrupted {
             output::aside("interrupted: the report is about what had happened until then");
             return Ok(Ended::Interrupted);
         }
-        broken.extend(report.broken().map(|verdict| format!("{}: {}", plan.scenario, report::told(verdict))));
     }
     Ok(Ended::Whole)
 }
@@ -106,8 +112,9 @@ pub async fn conduct(
     let max_jobs = plan.max_jobs.unwrap_or(u64::MAX);
     let pictures = plan.pictures.min(usize::try_from(max_jobs).unwrap_or(usize::MAX));
     let prepared = Session::new(portal.clone(), prompts("s")?, Arc::new(Recorder::new(Duration::from_secs(60))), None);
+    let patience = if target.is_local() { PREPARE } else { PREPARE_DEPLOYED };
     tokio::select! {
-        made = prepare(pictures, &prepared) => made?,
+        made = prepare(pictures, &prepared, patience) => made?,
         () = signals.received() => {
             return Err(Failure::Interrupted("interrupted before the first user had started: nothing is reported".to_owned()));
         }
@@ -151,12 +158,20 @@ pub async fn conduct(
 }
 
 /// Makes the pictures that are looked at before anything is measured.
-async fn prepare(pictures: usize, session: &Session) -> Result<(), Failure> {
-    join_all((0..pictures).map(|_| session.picture(Start::now(None), Waiting::Held))).await;
+async fn prepare(pictures: usize, session: &Session, patience: Duration) -> Result<(), Failure> {
+    if pictures > 0 {
+        output::aside(format_args!("making {pictures} pictures that are to be looked at"));
+    }
+    let making = join_all((0..pictures).map(|_| session.picture(Start::now(None), Waiting::Held)));
+    // What was made until then is told below.
+    let is_in_time = tokio::time::timeout(patience, making).await.is_ok();
     let measured = session.recorder.measured();
     let made = usize::try_from(measured.counts.pictures).unwrap_or_default();
     if made < pictures {
-        let errors: Vec<String> = measured.errors.iter().map(|(code, times)| format!("{times} x {code}")).collect();
+        let mut errors: Vec<String> = measured.errors.iter().map(|(code, times)| format!("{times} x {code}")).collect();
+        if !is_in_time {
+            errors.push(format!("others not within {} s", patience.as_secs()));
+        }
         return Err(Failure::fault(format!(
             "{made} of the {pictures} pictures that are to be looked at could be made ({}): see the logs of API and worker",
             errors.join(", ")
@@ -193,8 +208,11 @@ async fn close(session: &Session, watch: &Watch) {
         let problem = Problem { code: "not_finished".to_owned(), unavailable: false };
         (0..unfinished).for_each(|_| recorder.failed(Operation::Job, &problem));
         if let Some(arrivals) = &session.arrivals {
-            let missed = std::iter::from_fn(|| arrivals.next()).count() as u64;
-            recorder.count(|counts| counts.missed_starts += missed);
+            // They waited for a free user until the end.
+            while let Some(due) = arrivals.next() {
+                recorder.count(|counts| counts.missed_starts += 1);
+                recorder.time(Metric::StartDelaySeconds, Timing::of(session.began.elapsed().saturating_sub(due)));
+            }
         }
     }
     if let Watch::Local(watch) = watch {

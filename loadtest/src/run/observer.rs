@@ -43,8 +43,9 @@ pub(super) async fn observe(
             () = done.cancelled() => true,
             () = tokio::time::sleep_until(due) => false,
         };
-        let look = watch.look_at_load().await;
-        looks.push((began.elapsed().as_secs_f64(), look));
+        // Before the look, which may have to wait for somebody who does not answer.
+        let at = began.elapsed().as_secs_f64();
+        looks.push((at, watch.look_at_load().await));
         if at_end {
             return looks;
         }

@@ -1,6 +1,7 @@
 //! `LocalWatch`: looks at the local stack through its admin ports, its SQS, its stand-ins and `/proc`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_sqs::error::DisplayErrorContext;
@@ -16,6 +17,9 @@ use crate::target::LocalSite;
 
 /// `WORKER_SLOTS` where the variable is not set (docs/operations.md).
 const DEFAULT_SLOTS: u64 = 16;
+
+/// An admin port answers within milliseconds.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Looks at the stack of `cargo dev up`.
 #[derive(Debug)]
@@ -121,7 +125,10 @@ impl LocalWatch {
     /// # Errors
     /// When it cannot be read.
     pub async fn paid_by_prompt(&self) -> Result<HashMap<String, u64>, String> {
-        let ledger: Ledger = self.get(&format!("{}/_standin/ledger", self.site.bedrock_url)).await?;
+        // Without that patience: after a long run it is long.
+        let url = format!("{}/_standin/ledger", self.site.bedrock_url);
+        let answer = async { self.http.get(url).send().await?.error_for_status()?.json::<Ledger>().await };
+        let ledger = answer.await.map_err(|error: reqwest::Error| error.to_string())?;
         let paid = |(prompt, entry): (String, Entry)| (prompt, entry.paid + entry.paid_unanswered);
         Ok(ledger.by_prompt.into_iter().map(paid).collect())
     }
@@ -189,7 +196,7 @@ impl LocalWatch {
         }
         let workers = workers.len() as u64;
         look.group = GroupLook { desired: Some(workers), in_service: Some(alive), healthy: Some(ready) };
-        look.slots.busy = Some(whole(busy));
+        look.slots.busy = (alive > 0).then_some(whole(busy));
         // Nobody there to ask is no good news.
         let circuit = (alive > 0).then_some(circuits > 0.0);
         look.alarms.push(circuit.map_or_else(|| unknown("circuit-open"), |open| alarm("circuit-open", open)));
@@ -235,7 +242,8 @@ impl LocalWatch {
     }
 
     async fn text(&self, url: &str) -> Result<String, String> {
-        let answer = async { self.http.get(url).send().await?.error_for_status()?.text().await };
+        // A process that hangs must not keep the others waiting.
+        let answer = async { self.http.get(url).timeout(PATIENCE).send().await?.error_for_status()?.text().await };
         answer.await.map_err(|error: reqwest::Error| error.to_string())
     }
 
