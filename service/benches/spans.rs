@@ -36,7 +36,7 @@ fn logged() {
     span.in_scope(|| black_box(()));
 }
 
-/// The same with every span that is exported of a job.
+/// The same with the spans of a job in a worker; the wait in the queue is not made here, as it needs the exporter of the process.
 fn traced() {
     let job = tracing::error_span!("job", job.id = "id", tenant = "north", trace.id = TRACEPARENT);
     traces::record_wait("queue wait", TRACEPARENT, SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH, Vec::new);
