@@ -31,8 +31,8 @@ pub struct TargetArgs {
     /// File with what `terraform output -json` printed, instead of running it.
     #[arg(long, value_name = "FILE")]
     pub outputs: Option<PathBuf>,
-    /// Data folder of the local stack [default: .dev in the workspace].
-    #[arg(long, env = "DEV_DIR", value_name = "FOLDER", conflicts_with_all = ["outputs", "terraform_dir"])]
+    /// Data folder of the local stack [default: what `DEV_DIR` says, else .dev in the workspace].
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["outputs", "terraform_dir"])]
     pub dir: Option<PathBuf>,
     /// Origin of the API, if it is not the one discovered. Only loopback and hosts in the outputs are accepted.
     #[arg(long, value_name = "URL")]
@@ -103,7 +103,7 @@ impl TargetArgs {
     }
 
     fn local(&self) -> Result<Target, Failure> {
-        let dir = self.dir.clone().unwrap_or_else(default_dir);
+        let dir = self.dir.clone().or_else(dir_of_environment).unwrap_or_else(default_dir);
         let path = dir.join("endpoints.json");
         let site: LocalSite = read(&path).map_err(|reason| {
             Failure::usage(format!(
@@ -200,6 +200,13 @@ fn checked(guard: &Guard, what: &str, url: &str) -> Result<Url, Failure> {
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, String> {
     let bytes = std::fs::read(path).map_err(|error| format!("cannot be read ({error})"))?;
     serde_json::from_slice(&bytes).map_err(|error| format!("has another form ({error})"))
+}
+
+/// Not by clap: a variable that is set for the local stack is no reason to refuse --terraform-dir.
+fn dir_of_environment() -> Option<PathBuf> {
+    #[expect(clippy::disallowed_methods, reason = "the one variable that clap cannot read here")]
+    let value = std::env::var_os("DEV_DIR");
+    value.filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// This command is built inside the workspace that it tests.

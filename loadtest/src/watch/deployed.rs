@@ -140,7 +140,9 @@ impl DeployedWatch {
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| said(&error))?;
             alarms.extend(page.metric_alarms().iter().filter_map(|alarm| {
-                let is_ours = alarm.alarm_actions().iter().any(|action| self.is_ours(action));
+                let actions = alarm.alarm_actions();
+                // One that does nothing is rather shown than missed.
+                let is_ours = actions.is_empty() || actions.iter().any(|action| self.is_ours(action));
                 let name = alarm.alarm_name().filter(|_| is_ours)?.strip_prefix(&prefix)?.to_owned();
                 Some(AlarmLook { name, state: alarm.state_value()?.as_str().to_owned() })
             }));
