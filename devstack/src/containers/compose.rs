@@ -40,6 +40,16 @@ pub(super) struct Compose {
     program: Program,
 }
 
+impl Generation {
+    /// As it is called.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Plugin => "docker compose",
+            Self::Standalone => "docker-compose",
+        }
+    }
+}
+
 impl Compose {
     /// Returns every one that there is, the newer generation first.
     pub(super) async fn find(engine: &Engine, workspace: &Path, logs: &Path) -> Vec<Self> {
@@ -74,10 +84,7 @@ impl Compose {
     }
 
     pub(super) fn name(&self) -> &'static str {
-        match self.generation {
-            Generation::Plugin => "docker compose",
-            Generation::Standalone => "docker-compose",
-        }
+        self.generation.name()
     }
 
     /// Checks the file as a fresh clone has it, with every profile. A warning is a fault: it tells of a variable without

@@ -195,11 +195,10 @@ async fn prepare(
     }
     for generation in [Generation::Plugin, Generation::Standalone] {
         if !found.iter().any(|compose| compose.generation() == generation) {
-            println!(
-                "\nSKIPPED: the compose file under {generation:?}, which is not installed. Hosted CI fails when this happens.\n"
-            );
+            let name = generation.name();
+            println!("\nSKIPPED: `{name} config`, for it is not installed. Hosted CI fails when this happens.\n");
             if is_hosted() {
-                return Err(wrong("compose", format!("{generation:?} is missing")));
+                return Err(wrong("compose", format!("`{name}` is missing: install it")));
             }
         }
     }
