@@ -16,6 +16,7 @@ use crate::bench::{BenchArgs, bench};
 use crate::cdn::CdnArgs;
 use crate::checks::{self, TestArgs};
 use crate::containers::{self, ContainersArgs, ContainersError, DashboardArgs, Places};
+use crate::soak::{SoakArgs, soak};
 use crate::stack::ports::loopback;
 use crate::stack::provision::ProvisionArgs;
 use crate::stack::{
@@ -46,6 +47,8 @@ enum Command {
     Reset(ResetArgs),
     /// Measures CPU and memory in a stack of its own: a worker under full load, or a comparison.
     Bench(BenchArgs),
+    /// Keeps a stack of its own under steady load and looks for growth of memory, open files and tasks.
+    Soak(SoakArgs),
     /// Applies the Terraform configuration to emulators of AWS, runs the pipeline on it, and destroys it.
     Terraform(TerraformArgs),
     /// Builds the container images, runs the pipeline in them with compose, breaks it, and takes everything away.
@@ -123,6 +126,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Up(args) => block_on(up(&dir, args)),
         Command::Submit(args) => block_on(picture(&dir, args)),
         Command::Bench(args) => block_on(measure(&dir, args)),
+        Command::Soak(args) => block_on(endure(&dir, args)),
         Command::Terraform(args) => block_on(deploy(&dir, args)),
         Command::Containers(args) => block_on(contain(&dir, args)),
         Command::Dashboard(args) => block_on(dashboard(&dir, args)),
@@ -244,6 +248,21 @@ async fn measure(dir: &Path, args: BenchArgs) -> Outcome {
     } else {
         print!("{report}");
     }
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn endure(dir: &Path, args: SoakArgs) -> Outcome {
+    let signal = shutdown::on_signal()?;
+    init_logs()?;
+    if !args.no_build && !build().await? {
+        return Err("the build failed: see above".into());
+    }
+    let binaries = binaries_dir()?;
+    let report = tokio::select! {
+        report = soak(&args, dir, &binaries) => report?,
+        () = signal.cancelled() => return Ok(ExitCode::FAILURE),
+    };
+    print!("{report}");
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -9,8 +9,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use metrics::{describe_gauge, gauge};
 use metrics_exporter_prometheus::PrometheusHandle;
 use thiserror::Error;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::readiness::Readiness;
@@ -18,6 +20,9 @@ use crate::serve::{self, Bounds, HEAD_TIMEOUT};
 
 /// Health checks and scrapers: more connections than these are a fault, and must not take descriptors from the work.
 const BOUNDS: Bounds = Bounds { connections: 128, head_timeout: HEAD_TIMEOUT };
+
+/// Of every process. A number that only rises is a leak.
+const TASKS: &str = "process_tasks";
 
 /// The admin port cannot be opened.
 #[derive(Debug, Error)]
@@ -31,9 +36,12 @@ pub struct AdminError {
 struct AdminState {
     metrics: PrometheusHandle,
     readiness: Readiness,
+    /// The runtime that does the work, which is not the admin port's own.
+    work: Option<Handle>,
 }
 
-/// Serves the admin port until the process ends. Returns the address bound.
+/// Serves the admin port until the process ends, and counts the tasks of the runtime that this is called in. Returns the
+/// address bound.
 ///
 /// # Errors
 /// When the address cannot be bound.
@@ -44,6 +52,7 @@ pub fn serve(addr: SocketAddr, metrics: PrometheusHandle, readiness: Readiness) 
     let bound = listener.local_addr().map_err(failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let app = router(metrics, readiness);
+    describe_gauge!(TASKS, "Tasks alive on the runtime that does the work");
     std::thread::Builder::new()
         .name("admin".into())
         .spawn(move || {
@@ -64,7 +73,7 @@ pub fn router(metrics: PrometheusHandle, readiness: Readiness) -> Router {
         .route("/live", get(async || "live\n"))
         .route("/ready", get(ready))
         .route("/metrics", get(render))
-        .with_state(AdminState { metrics, readiness })
+        .with_state(AdminState { metrics, readiness, work: Handle::try_current().ok() })
 }
 
 async fn ready(State(state): State<AdminState>) -> Response {
@@ -74,6 +83,10 @@ async fn ready(State(state): State<AdminState>) -> Response {
 }
 
 async fn render(State(state): State<AdminState>) -> Response {
+    if let Some(work) = &state.work {
+        let tasks = u32::try_from(work.metrics().num_alive_tasks()).unwrap_or(u32::MAX);
+        gauge!(TASKS).set(tasks);
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render()).into_response()
 }
 

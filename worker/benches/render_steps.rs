@@ -1,13 +1,19 @@
-//! What each step of the render takes: decode, resize, placeholder, encode.
+//! What each step from the model's answer to the picture takes: parse, decode, resize, placeholder, encode.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
 use std::io::Cursor;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use criterion::{Criterion, criterion_group, criterion_main};
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
+use sha2::{Digest, Sha256};
+use worker::generate::{GenerateRequest, parse_answer};
 use worker::render::decode::decode;
-use worker::render::encode::{stock_webp, webp};
+use worker::render::encode::{avif, stock_webp, webp};
 use worker::render::placeholder::thumbhash;
 use worker::render::resize::to_square;
 use worker::render::{Pixels, RenderSettings, render};
@@ -40,13 +46,21 @@ fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
     bytes
 }
 
+/// With an alpha that must be blended.
+fn translucent(image: &DynamicImage) -> DynamicImage {
+    let mut image = image.to_rgba8();
+    image.pixels_mut().for_each(|pixel| pixel.0[3] = 200);
+    image.into()
+}
+
 fn steps(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("render");
     group.sample_size(20);
     let rgb = DynamicImage::ImageRgb8(scene(1024));
     for (name, source) in [
         ("decode RGB PNG", encoded(&rgb, ImageFormat::Png)),
-        ("decode RGBA PNG", encoded(&rgb.to_rgba8().into(), ImageFormat::Png)),
+        ("decode RGBA PNG, opaque", encoded(&rgb.to_rgba8().into(), ImageFormat::Png)),
+        ("decode RGBA PNG, translucent", encoded(&translucent(&rgb), ImageFormat::Png)),
         ("decode JPEG", encoded(&rgb, ImageFormat::Jpeg)),
         ("decode WebP", encoded(&rgb, ImageFormat::WebP)),
     ] {
@@ -62,6 +76,15 @@ fn steps(criterion: &mut Criterion) {
             );
         });
     }
+    // What is cut and not scaled, and what is neither.
+    for (name, width) in [("1536x1024 to 1024, a crop", 1536), ("1024 to 1024, nothing to do", 1024)] {
+        let rgb = image::imageops::crop_imm(&scene(1536), 0, 0, width, 1024).to_image().into_raw();
+        let pixels = Pixels { width, height: 1024, rgb };
+        group.bench_function(name, |bencher| {
+            let square = |pixels| to_square(pixels, 1024).unwrap();
+            bencher.iter_batched(|| pixels.clone(), square, criterion::BatchSize::LargeInput);
+        });
+    }
     let pixels = Pixels { width: 1024, height: 1024, rgb: scene(1024).into_raw() };
     group.bench_function("thumbhash", |bencher| bencher.iter(|| thumbhash(black_box(&pixels)).unwrap()));
     for method in [2, 4, 5, 6] {
@@ -72,6 +95,9 @@ fn steps(criterion: &mut Criterion) {
     group.bench_function("encode, method 4 of the crate webp", |bencher| {
         bencher.iter(|| stock_webp(black_box(&pixels), 80.0, 4).unwrap());
     });
+    group.bench_function("encode AVIF, speed 10", |bencher| bencher.iter(|| avif(black_box(&pixels), 70, 10).unwrap()));
+    let file = webp(&pixels, 80.0, 4).unwrap();
+    group.bench_function("SHA-256 of the picture", |bencher| bencher.iter(|| Sha256::digest(black_box(&file))));
     let source = encoded(&rgb, ImageFormat::Png);
     group.bench_function("all of it", |bencher| {
         bencher.iter(|| render(black_box(&source), &RenderSettings::default(), &[]).unwrap());
@@ -79,13 +105,57 @@ fn steps(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn base64(criterion: &mut Criterion) {
-    // As long as a PNG of 1024x1024 with the content of a photograph.
-    let text = base64_simd::STANDARD.encode_to_string(vec![0x5a; 2_000_000]);
-    criterion.bench_function("base64 of 2 MB", |bencher| {
-        bencher.iter(|| base64_simd::STANDARD.decode_to_vec(black_box(&text)).unwrap());
+/// What `InvokeModel` answers, with a picture as long as a PNG of 1024x1024 with the content of a photograph: read as the
+/// worker does, and in two obvious ways.
+fn answer(criterion: &mut Criterion) {
+    let picture = base64_simd::STANDARD.encode_to_string(vec![0x5a; 2_000_000]);
+    let body = serde_json::json!({ "seeds": [7], "finish_reasons": [null], "images": [&picture] }).to_string();
+    let request = GenerateRequest { prompt: "a fox".into(), negative_prompt: None, seed: 7 };
+    let picture_of = |answer: &serde_json::Value| {
+        base64_simd::STANDARD.decode_to_vec(answer["images"][0].as_str().unwrap()).unwrap()
+    };
+    let mut group = criterion.benchmark_group("answer of 2 MB");
+    group.bench_function("as the worker reads it", |bencher| {
+        bencher.iter(|| parse_answer(black_box(body.as_bytes()), &request).unwrap());
     });
+    group.bench_function("from_slice to a Value, base64", |bencher| {
+        bencher.iter(|| picture_of(&serde_json::from_slice(black_box(body.as_bytes())).unwrap()));
+    });
+    group.bench_function("from_reader to a Value, base64", |bencher| {
+        bencher.iter(|| picture_of(&serde_json::from_reader(black_box(body.as_bytes())).unwrap()));
+    });
+    group.bench_function("base64 alone", |bencher| {
+        bencher.iter(|| base64_simd::STANDARD.decode_to_vec(black_box(&picture)).unwrap());
+    });
+    group.bench_function("base64 alone, without SIMD (crate `base64`)", |bencher| {
+        bencher.iter(|| BASE64_STANDARD.decode(black_box(&picture)).unwrap());
+    });
+    group.finish();
 }
 
-criterion_group!(benches, steps, base64);
+/// What a buffer kept for the next picture could save: the resizer's own, and one for the decoder to fill.
+fn buffers(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("buffers");
+    let pixels = scene(1536).into_raw();
+    let source = ImageRef::new(1536, 1536, &pixels, PixelType::U8x3).unwrap();
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3)).use_alpha(false);
+    group.bench_function("resize 1536 to 1024, all of it new", |bencher| {
+        bencher.iter(|| {
+            let mut target = Image::new(1024, 1024, PixelType::U8x3);
+            Resizer::new().resize(black_box(&source), &mut target, &options).unwrap();
+            target
+        });
+    });
+    let (mut resizer, mut target) = (Resizer::new(), Image::new(1024, 1024, PixelType::U8x3));
+    group.bench_function("resize 1536 to 1024, resizer and target kept", |bencher| {
+        bencher.iter(|| resizer.resize(black_box(&source), &mut target, &options).unwrap());
+    });
+    let bytes = 1536 * 1536 * 3;
+    group.bench_function("7 MB of zeros, new", |bencher| bencher.iter(|| vec![0_u8; black_box(bytes)]));
+    let mut kept = vec![1_u8; bytes];
+    group.bench_function("7 MB of zeros, kept", |bencher| bencher.iter(|| black_box(&mut kept).fill(0)));
+    group.finish();
+}
+
+criterion_group!(benches, steps, answer, buffers);
 criterion_main!(benches);

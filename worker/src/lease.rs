@@ -1,6 +1,6 @@
 //! `Lease`: our time-limited hold on a delivery, extended from receipt until it is settled.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -13,6 +13,13 @@ use crate::queue::{JobQueue, QueueError};
 
 /// Extensions per lease time: three may fail in a row before the lease runs out.
 const BEATS_PER_LEASE: u32 = 4;
+
+/// The leases of a process are extended on the same ticks, this many from one extension of a lease to its next: those that
+/// fall on one tick share calls to the queue (docs/adr/0017). Fewer share more, and extend a delivery sooner the first time.
+const TICKS_PER_BEAT: u32 = 3;
+
+/// From where ticks are counted.
+static FIRST_TICK: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// A hold on one delivery. Extended in a task of its own, so that CPU work and model calls cannot starve it. Dropping
 /// it stops the extension, and the delivery comes back when the time is over.
@@ -63,7 +70,7 @@ async fn beat(
 ) {
     let interval = duration / BEATS_PER_LEASE;
     let mut held_until = Instant::now() + duration;
-    let mut next = Instant::now() + interval;
+    let mut next = tick_before(Instant::now() + interval, interval / TICKS_PER_BEAT);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -75,7 +82,7 @@ async fn beat(
         match extended {
             Ok(Ok(())) => {
                 held_until = asked + duration;
-                next = asked + interval;
+                next = tick_before(asked + interval, interval / TICKS_PER_BEAT);
                 metrics::lease_extended("extended");
             }
             Ok(Err(QueueError::NotOurs(detail))) => {
@@ -99,6 +106,13 @@ async fn beat(
     }
 }
 
+/// Returns the last tick that is not after `at`.
+fn tick_before(at: Instant, tick: Duration) -> Instant {
+    let since = at.saturating_duration_since(*FIRST_TICK).as_nanos();
+    let beyond = since.checked_rem(tick.as_nanos()).unwrap_or(0);
+    at - Duration::from_nanos(u64::try_from(beyond).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -119,6 +133,7 @@ mod tests {
         answer: Answer,
         hang: bool,
         last: Mutex<Option<Duration>>,
+        times: Mutex<Vec<Instant>>,
     }
 
     #[async_trait]
@@ -129,6 +144,7 @@ mod tests {
         async fn set_visibility(&self, _: &str, visibility: Duration) -> Result<(), QueueError> {
             let call = self.calls.fetch_add(1, Ordering::SeqCst);
             *self.last.lock().unwrap() = Some(visibility);
+            self.times.lock().unwrap().push(Instant::now());
             if self.hang {
                 std::future::pending::<()>().await;
             }
@@ -148,6 +164,7 @@ mod tests {
             answer: Box::new(answer),
             hang,
             last: Mutex::new(None),
+            times: Mutex::default(),
         });
         let lease = Lease::hold(&TaskTracker::new(), queue.clone(), "receipt".into(), LEASE);
         (queue, lease)
@@ -166,6 +183,25 @@ mod tests {
         let calls = queue.calls.load(Ordering::SeqCst);
         tokio::time::sleep(LEASE * 2).await;
         assert_eq!(queue.calls.load(Ordering::SeqCst), calls, "an ended lease is never extended again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leases_are_extended_on_the_same_ticks() {
+        let mut held = vec![];
+        for _ in 0..30 {
+            held.push(hold(false, |_| Ok(())));
+            tokio::time::advance(Duration::from_millis(500)).await;
+        }
+        tokio::time::sleep(LEASE).await;
+        let times = held.iter().flat_map(|(queue, _)| queue.times.lock().unwrap().clone());
+        let mut times: Vec<Instant> = times.collect();
+        let extensions = times.len();
+        assert!(extensions >= 30 * 3, "{extensions}");
+        times.sort();
+        // Timers fire at whole milliseconds after the tick.
+        times.dedup_by(|later, earlier| later.duration_since(*earlier) < Duration::from_millis(10));
+        // Ten leases began within each tick of five seconds.
+        assert!(times.len() <= extensions / 5, "{extensions} extensions at {} times", times.len());
     }
 
     #[tokio::test(start_paused = true)]

@@ -69,7 +69,11 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let ports = Ports {
         queue: Arc::new(SqsQueue::new(&config, settings.sqs_queue_url.clone(), wait, settings.lease())),
         store: Arc::new(S3Store::new(&config, settings.s3_bucket_name.clone())),
-        generator: Arc::new(BedrockGenerator::new(model, settings.bedrock_model_id.clone())?),
+        generator: Arc::new(BedrockGenerator::new(
+            model,
+            settings.bedrock_model_id.clone(),
+            settings.bedrock_output_format,
+        )?),
         clock: system_clock(),
     };
     let worker = Worker::new(&settings, ports, readiness.clone(), stopping.clone());

@@ -29,9 +29,10 @@ const ERRORS: &str = "worker_errors_total";
 const CIRCUIT_OPEN: &str = "worker_circuit_open";
 const RECEIVES: &str = "worker_receives_total";
 const DELETE_ENTRIES: &str = "worker_delete_entries";
+const VISIBILITY_ENTRIES: &str = "worker_visibility_entries";
 
 /// The catalogue, held to docs/metrics.md by a test.
-pub const CATALOGUE: [MetricInfo; 15] = [
+pub const CATALOGUE: [MetricInfo; 16] = [
     MetricInfo { name: JOBS, kind: "counter", labels: "outcome", help: "Deliveries by how their processing ended" },
     MetricInfo {
         name: JOB_DURATION,
@@ -77,16 +78,25 @@ pub const CATALOGUE: [MetricInfo; 15] = [
     },
     MetricInfo { name: RECEIVES, kind: "counter", labels: "result", help: "Calls to receive by result" },
     MetricInfo { name: DELETE_ENTRIES, kind: "histogram", labels: "", help: "Deliveries in one DeleteMessageBatch" },
+    MetricInfo {
+        name: VISIBILITY_ENTRIES,
+        kind: "histogram",
+        labels: "",
+        help: "Deliveries in one ChangeMessageVisibilityBatch",
+    },
 ];
 
 /// Upper bounds in seconds. Model calls take seconds, CPU steps tens of milliseconds, waits up to minutes.
-pub const BUCKETS: [(&str, &[f64]); 5] = [
+pub const BUCKETS: [(&str, &[f64]); 6] = [
     (JOB_DURATION, &[0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 30.0, 60.0, 90.0, 180.0, 600.0]),
     (STEP_DURATION, &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 30.0, 60.0, 90.0]),
     (CPU_TASK_SECONDS, &[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0]),
-    (DELETE_ENTRIES, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]),
+    (DELETE_ENTRIES, &ENTRIES),
+    (VISIBILITY_ENTRIES, &ENTRIES),
     (QUEUE_WAIT, &[0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0]),
 ];
+
+const ENTRIES: [f64; 10] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0];
 
 /// How the processing of one delivery ended.
 pub const OUTCOMES: [&str; 14] = [
@@ -168,6 +178,7 @@ pub fn describe() {
     }
     drop(histogram!(CPU_TASK_SECONDS, "task" => "render"));
     drop(histogram!(DELETE_ENTRIES));
+    drop(histogram!(VISIBILITY_ENTRIES));
     counter!(PUBLISHED_BYTES).increment(0);
     gauge!(IN_FLIGHT).set(0);
     gauge!(MODEL_RATE).set(0);
@@ -223,6 +234,11 @@ pub fn circuit_open(open: bool) {
 #[expect(clippy::cast_precision_loss, reason = "ten at most")]
 pub fn deleting(entries: usize) {
     histogram!(DELETE_ENTRIES).record(entries as f64);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "ten at most")]
+pub fn changing_visibility(entries: usize) {
+    histogram!(VISIBILITY_ENTRIES).record(entries as f64);
 }
 
 pub fn received(result: &'static str) {

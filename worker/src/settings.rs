@@ -6,6 +6,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, value_parser};
 use service::settings::{Contradiction, ObserveSettings};
 
+use crate::generate::{OutputFormat, StabilityModel};
 use crate::render::RenderSettings;
 
 /// Performs jobs: receives them from SQS, generates with Amazon Bedrock, renders, publishes to S3.
@@ -27,6 +28,9 @@ pub struct Settings {
     /// Region of the model; the Stability models are in us-west-2 only, wherever queue and bucket are.
     #[arg(long, env = "BEDROCK_REGION", default_value = "us-west-2", value_name = "REGION")]
     pub bedrock_region: String,
+    /// How the model encodes the picture that it returns; webp is for Stable Diffusion 3.5 alone.
+    #[arg(long, env = "BEDROCK_OUTPUT_FORMAT", default_value = "png", value_name = "FORMAT", value_enum)]
+    pub bedrock_output_format: OutputFormat,
     /// Deliveries in flight at once. Most of a job is waiting for the model, so this is many times the cores; the model's
     /// quota is the other bound: requests a minute * seconds a call / 60, for the whole account.
     #[arg(long, env = "WORKER_SLOTS", default_value_t = 16, value_name = "COUNT", value_parser = value_parser!(u16).range(1..=1000))]
@@ -107,6 +111,12 @@ impl Settings {
             "ATTEMPT_TIMEOUT_SECONDS",
             || format!("an attempt must outlast the slowest model call by more than {AFTER_MODEL_SECONDS} s"),
         )?;
+        // An unknown model is refused by its own name.
+        let returns = StabilityModel::for_id(&self.bedrock_model_id)
+            .map_or(true, |model| model.returns(self.bedrock_output_format));
+        Contradiction::unless(returns, "BEDROCK_OUTPUT_FORMAT", "BEDROCK_MODEL_ID", || {
+            "webp is returned by Stable Diffusion 3.5 alone: ask for png or jpeg".into()
+        })?;
         Contradiction::unless(self.threads() <= usize::from(self.worker_slots), "CPU_THREADS", "WORKER_SLOTS", || {
             "threads beyond the number of slots would never have work".into()
         })?;
@@ -167,6 +177,7 @@ mod tests {
             (&["--shutdown-grace-seconds", "29"][..], "RECEIVE_WAIT_SECONDS", "SHUTDOWN_GRACE_SECONDS"),
             (&["--model-timeout-seconds", "110"], "MODEL_TIMEOUT_SECONDS", "SHUTDOWN_GRACE_SECONDS"),
             (&["--attempt-timeout-seconds", "155"], "MODEL_TIMEOUT_SECONDS", "ATTEMPT_TIMEOUT_SECONDS"),
+            (&["--bedrock-output-format", "webp"], "BEDROCK_OUTPUT_FORMAT", "BEDROCK_MODEL_ID"),
             (&["--cpu-threads", "17"], "CPU_THREADS", "WORKER_SLOTS"),
             (&["--lifecycle-hook-name", "h"], "AUTOSCALING_GROUP_NAME", "LIFECYCLE_HOOK_NAME"),
             (&["--lifecycle-hook-name", "h", "--autoscaling-group-name", "g"], "LIFECYCLE_HOOK_NAME", "EC2_LIFECYCLE"),
@@ -186,6 +197,7 @@ mod tests {
             ("--model-timeout-seconds", "0"),
             ("--render-method", "7"),
             ("--bedrock-model-id", ""),
+            ("--bedrock-output-format", "PNG"),
         ] {
             let required = ["image-worker", "--sqs-queue-url", "http://q", "--s3-bucket-name", "b"];
             let error = Settings::try_parse_from(required.iter().chain([&flag, &value])).unwrap_err();

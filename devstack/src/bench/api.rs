@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::api_report::{ApiReport, Load, Side, mean};
-use super::participant::Candidate;
+use super::participant::{Candidate, Participant};
 use super::proc::usage;
 use super::{BenchError, REQUEST_TIMEOUT, env, exposition, flame, tools};
 use crate::stack::ports::{chosen, loopback};
@@ -43,6 +43,9 @@ pub struct ApiArgs {
     /// Rounds; every other one begins with the baseline.
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
+    /// Another build of image-api to measure in turn with this one, such as that of an earlier commit.
+    #[arg(long, value_name = "FILE")]
+    pub beside: Option<PathBuf>,
     /// Draw where image-api spends its CPU, as an SVG: one more load, under `perf`.
     #[arg(long, value_name = "FILE")]
     pub flame: Option<PathBuf>,
@@ -61,12 +64,8 @@ pub(super) async fn compare(
     let python = tools::fastapi(dir).await?;
     let folder = |source| BenchError::Io { what: "the folder of the run", source };
     let mut data = tempfile::Builder::new().prefix("bench-").tempdir_in(dir).map_err(folder)?;
-    let options = StackOptions {
-        workers: 0,
-        restart: false,
-        api_env: env(["JOBS_PER_MINUTE", "JOBS_BURST", "POLLS_PER_MINUTE"].map(|limit| (limit, "1000000"))),
-        ..StackOptions::new(data.path(), binaries)
-    };
+    let options =
+        StackOptions { workers: 0, restart: false, api_env: unlimited(), ..StackOptions::new(data.path(), binaries) };
     // Until the run has succeeded its logs are worth more than the space.
     data.disable_cleanup(true);
     let stack = Stack::start(options).await?;
@@ -74,6 +73,11 @@ pub(super) async fn compare(
     stack.stop().await;
     data.disable_cleanup(measured.is_err());
     measured
+}
+
+/// Limits by tenant that no load here reaches.
+fn unlimited() -> Vec<(String, String)> {
+    env(["JOBS_PER_MINUTE", "JOBS_BURST", "POLLS_PER_MINUTE"].map(|limit| (limit, "1000000")))
 }
 
 /// One under test.
@@ -98,17 +102,22 @@ async fn rounds(args: &ApiArgs, stack: &Stack, python: &Path, app: &Path) -> Res
         env: variables,
         ready_url: Some(format!("{base}/openapi.json")),
     };
-    let participant = candidate.start(stack, &http).await?;
+    let mut participants = vec![candidate.start(stack, &http).await?];
     let gone = || BenchError::NoWorker(stack.logs_dir().display().to_string());
-    let subjects = [
+    let mut subjects = vec![
         Subject {
             pid: stack.api_pid().ok_or_else(gone)?,
             url: format!("{}/v1/jobs", stack.api_url()),
             metrics_url: stack.admin_urls().first().map(|url| format!("{url}/metrics")),
         },
-        Subject { pid: participant.pid(), url: format!("{base}/v1/jobs"), metrics_url: None },
+        Subject { pid: participants[0].pid(), url: format!("{base}/v1/jobs"), metrics_url: None },
     ];
-    let mut turns: [[Vec<Turn>; 2]; 2] = Default::default();
+    if let Some(program) = &args.beside {
+        let (participant, subject) = other_build(program, stack, &http).await?;
+        participants.push(participant);
+        subjects.push(subject);
+    }
+    let mut turns: Vec<[Vec<Turn>; 2]> = subjects.iter().map(|_| Default::default()).collect();
     let mut direct: Vec<Latencies> = Vec::new();
     for round in 0..args.rounds as usize {
         for position in 0..subjects.len() {
@@ -121,7 +130,9 @@ async fn rounds(args: &ApiArgs, stack: &Stack, python: &Path, app: &Path) -> Res
         }
         direct.push(sent_directly(stack, args).await?);
     }
-    participant.stop(stack).await?;
+    for participant in participants {
+        participant.stop(stack).await?;
+    }
     if let Some(svg) = &args.flame {
         let load = together(stack, &subjects[0], u32::MAX, args.clients);
         let title = format!("image-api, {} clients that never rest", args.clients);
@@ -131,24 +142,56 @@ async fn rounds(args: &ApiArgs, stack: &Stack, python: &Path, app: &Path) -> Res
             ended = load => drop(ended?),
         }
     }
-    let [[our_together, our_apart], [their_together, their_apart]] = turns;
+    let mut sides = turns.into_iter().map(|[together, apart]| (Side::of(together), Side::of(apart)));
+    let mut next = || sides.next().ok_or_else(gone);
+    let ((our_together, our_apart), (their_together, their_apart)) = (next()?, next()?);
+    let (beside_together, beside_apart) = sides.next().unzip();
     Ok(ApiReport {
         rounds: args.rounds,
         together: Load {
             name: format!("{} clients that never rest", args.clients),
-            ours: Side::of(our_together),
-            baseline: Side::of(their_together),
+            ours: our_together,
+            baseline: their_together,
+            beside: beside_together,
             direct_p50_ms: None,
             direct_p99_ms: None,
         },
         apart: Load {
             name: format!("{} jobs a second", args.rate),
-            ours: Side::of(our_apart),
-            baseline: Side::of(their_apart),
+            ours: our_apart,
+            baseline: their_apart,
+            beside: beside_apart,
             direct_p50_ms: Some(median(direct.iter().map(|direct| direct.at(0.5)).collect())),
             direct_p99_ms: Some(median(direct.iter().map(|direct| direct.at(0.99)).collect())),
         },
     })
+}
+
+/// Starts another build of image-api on the same queue.
+async fn other_build(
+    program: &Path,
+    stack: &Stack,
+    http: &reqwest::Client,
+) -> Result<(Participant, Subject), BenchError> {
+    let port = || chosen(0).map(loopback).map_err(|source| BenchError::Io { what: "a free port", source });
+    let (listen, admin) = (port()?, port()?);
+    let mut variables = stack.child_env().to_vec();
+    variables.extend(unlimited());
+    variables.extend(env([("LISTEN_ADDR", &listen.to_string()), ("ADMIN_ADDR", &admin.to_string())]));
+    let candidate = Candidate {
+        name: "the other build of image-api",
+        program: program.to_owned(),
+        args: vec![],
+        env: variables,
+        ready_url: Some(format!("http://{admin}/ready")),
+    };
+    let participant = candidate.start(stack, http).await?;
+    let subject = Subject {
+        pid: participant.pid(),
+        url: format!("http://{listen}/v1/jobs"),
+        metrics_url: Some(format!("http://{admin}/metrics")),
+    };
+    Ok((participant, subject))
 }
 
 /// One round of one of them.
@@ -169,6 +212,8 @@ async fn measured(
     let latencies = load.await?;
     let (seconds, cpu, after) = (began.elapsed().as_secs_f64(), look()?.cpu - cpu, self::calls(subject).await?);
     let jobs_per_call = match (calls, after) {
+        // Nothing was counted: a build that does not tell.
+        (Some((_, calls)), Some((_, calls_after))) if calls_after <= calls => None,
         (Some((jobs, calls)), Some((jobs_after, calls_after))) => Some((jobs_after - jobs) / (calls_after - calls)),
         _ => None,
     };

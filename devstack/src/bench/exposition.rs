@@ -2,7 +2,7 @@
 
 /// Returns the sum of the samples of `name` that have all of `labels`, each written as `label="value"`; 0 when there are
 /// none.
-pub(super) fn sum(exposition: &str, name: &str, labels: &[&str]) -> f64 {
+pub(crate) fn sum(exposition: &str, name: &str, labels: &[&str]) -> f64 {
     samples(exposition, name)
         .filter(|(found, _)| labels.iter().all(|label| found.contains(label)))
         .map(|(_, v)| v)
@@ -10,7 +10,7 @@ pub(super) fn sum(exposition: &str, name: &str, labels: &[&str]) -> f64 {
 }
 
 /// Returns the samples of `name`: labels as they are written, and value.
-pub(super) fn samples<'a>(exposition: &'a str, name: &'a str) -> impl Iterator<Item = (Vec<&'a str>, f64)> {
+pub(crate) fn samples<'a>(exposition: &'a str, name: &'a str) -> impl Iterator<Item = (Vec<&'a str>, f64)> {
     exposition.lines().filter_map(move |line| {
         let rest = line.strip_prefix(name)?;
         let (labels, value) = match rest.strip_prefix('{') {

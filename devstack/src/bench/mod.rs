@@ -1,7 +1,7 @@
 //! `cargo dev bench`: one worker under full load in a stack of its own; what it costs in CPU and memory.
 
-mod exposition;
-mod proc;
+pub(crate) mod exposition;
+pub(crate) mod proc;
 mod report;
 mod participant;
 mod tools;
@@ -156,7 +156,8 @@ async fn worker(args: &BenchArgs, dir: &Path, binaries_dir: &Path) -> Result<Rep
         true => Some(TraceCollector::start().await.map_err(|source| BenchError::Io { what: "the collector", source })?),
         false => None,
     };
-    let mut worker_env = env([("WORKER_SLOTS", &args.slots.to_string())]);
+    // The time-out is that of production: the last of hundreds waits longer for the cores than the stack's own allows.
+    let mut worker_env = env([("WORKER_SLOTS", &args.slots.to_string()), ("ATTEMPT_TIMEOUT_SECONDS", "240")]);
     if let Some(collector) = &collector {
         worker_env.extend(env([("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint())]));
     }
@@ -241,6 +242,7 @@ async fn measure(args: &BenchArgs, stack: &Stack) -> Result<Report, BenchError> 
         outside_percent: outside / inside * 100.0,
         jobs_per_delete: after.deletes.0 / after.deletes.1,
         lease_extensions: after.lease_extensions,
+        extensions_per_call: after.visibilities.0 / after.visibilities.1,
         idle_rss_mib: mib(idle.rss),
         peak_rss_mib: mib(busy.peak_rss),
         spans: None,
@@ -275,6 +277,8 @@ struct Look {
     inside_seconds: f64,
     /// Deliveries deleted, and calls that did it.
     deletes: (f64, f64),
+    /// Deliveries hidden for longer or given back, and calls that did it.
+    visibilities: (f64, f64),
     lease_extensions: u32,
     outcomes: String,
 }
@@ -292,15 +296,15 @@ impl Look {
 
     fn read(text: &str) -> Self {
         let outcomes = exposition::samples(text, "worker_jobs_total").filter(|(_, count)| *count > 0.0);
+        let of = |name: &str, what: &str| exposition::sum(text, &format!("{name}_{what}"), &[]);
+        let shared = |name: &str| (of(name, "sum"), of(name, "count"));
         Self {
             published: count(exposition::sum(text, "worker_jobs_total", &["outcome=\"published\""])),
             ended: count(exposition::sum(text, "worker_jobs_total", &[])),
             in_flight: count(exposition::sum(text, "worker_deliveries_in_flight", &[])),
             inside_seconds: exposition::sum(text, "worker_cpu_task_seconds_sum", &["task=\"render\""]),
-            deletes: (
-                exposition::sum(text, "worker_delete_entries_sum", &[]),
-                exposition::sum(text, "worker_delete_entries_count", &[]),
-            ),
+            deletes: shared("worker_delete_entries"),
+            visibilities: shared("worker_visibility_entries"),
             lease_extensions: count(exposition::sum(text, "worker_lease_extensions_total", &["result=\"extended\""])),
             outcomes: outcomes.map(|(labels, n)| format!("{} {n}", labels.join(","))).collect::<Vec<_>>().join("; "),
         }

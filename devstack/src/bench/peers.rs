@@ -84,8 +84,10 @@ pub(super) async fn compare(
     // Until the run has succeeded its logs are worth more than the space.
     data.disable_cleanup(true);
     let stack = Stack::start(options).await?;
-    let candidates = candidates(args, &stack, binaries, &python, &node, &peers)?;
-    let measured = rounds(args, &stack, &candidates).await;
+    let measured = match candidates(args, &stack, binaries, &python, &node, &peers) {
+        Ok(candidates) => rounds(args, &stack, &candidates).await,
+        Err(error) => Err(error),
+    };
     stack.stop().await;
     data.disable_cleanup(measured.is_err());
     Ok(PeersReport { jobs: args.jobs, slots: args.slots, lines: measured? })
@@ -102,7 +104,8 @@ fn candidates(
     let admin = loopback(chosen(0).map_err(|source| BenchError::Io { what: "a free port", source })?);
     let slots = args.slots.to_string();
     let mut ours = stack.child_env().to_vec();
-    ours.extend(env([("ADMIN_ADDR", &admin.to_string()), ("WORKER_SLOTS", &slots)]));
+    // The peers' effort.
+    ours.extend(env([("ADMIN_ADDR", &admin.to_string()), ("WORKER_SLOTS", &slots), ("RENDER_METHOD", "4")]));
     let mut theirs = stack.child_env().to_vec();
     let region = theirs.iter().find(|(name, _)| name == "AWS_REGION").map(|(_, region)| region.clone());
     theirs.extend(env([("PEER_SLOTS", &slots), ("AWS_DEFAULT_REGION", &region.unwrap_or_default())]));

@@ -8,19 +8,19 @@ const TICKS_PER_SECOND: u32 = 100;
 
 /// A look at a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// User and system time of all its threads, ended ones included, children not.
-    pub(super) cpu: Duration,
+    pub(crate) cpu: Duration,
     /// Resident memory in bytes: now, and at most so far.
-    pub(super) rss: u64,
-    pub(super) peak_rss: u64,
+    pub(crate) rss: u64,
+    pub(crate) peak_rss: u64,
 }
 
 /// Looks at a running process.
 ///
 /// # Errors
 /// When there is no such process, or this is not Linux.
-pub(super) fn usage(pid: u32) -> io::Result<Usage> {
+pub(crate) fn usage(pid: u32) -> io::Result<Usage> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let odd = |file| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/{file} is not as documented"));

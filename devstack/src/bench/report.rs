@@ -26,6 +26,8 @@ pub struct Report {
     /// Deliveries in one `DeleteMessageBatch`.
     pub jobs_per_delete: f64,
     pub lease_extensions: u32,
+    /// Deliveries in one `ChangeMessageVisibilityBatch`; NaN where there was none.
+    pub extensions_per_call: f64,
     pub idle_rss_mib: f64,
     pub peak_rss_mib: f64,
     /// Spans that the collector got; none where traces were off.
@@ -67,6 +69,7 @@ impl fmt::Display for Report {
             ("outside / inside", format!("{:.1} %", self.outside_percent), lean),
             ("deliveries in one delete", format!("{:.2}", self.jobs_per_delete), String::new()),
             ("lease extensions", self.lease_extensions.to_string(), String::new()),
+            ("- in one call", format!("{:.2}", self.extensions_per_call), String::new()),
             ("RSS before the first job", format!("{:.0} MiB", self.idle_rss_mib), String::new()),
             ("RSS, peak", format!("{:.0} MiB", self.peak_rss_mib), small),
         ];
@@ -95,6 +98,7 @@ mod tests {
             outside_percent,
             jobs_per_delete: 1.5,
             lease_extensions: 0,
+            extensions_per_call: f64::NAN,
             idle_rss_mib: 20.0,
             peak_rss_mib,
             spans: None,

@@ -13,7 +13,7 @@ const MAY_NAME_SDK: [&str; 8] = [
     "worker/src/generate/",
     "worker/src/lifecycle.rs",
     "worker/src/main.rs",
-    "worker/src/queue.rs",
+    "worker/src/queue/",
     "worker/src/store.rs",
 ];
 

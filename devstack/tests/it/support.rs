@@ -25,6 +25,8 @@ impl Live {
         let dir = TempDir::new().unwrap();
         let mut options = StackOptions { aws, bedrock, ..StackOptions::new(dir.path(), binaries_dir()) };
         options.tools_dir = workspace().join(".dev");
+        // A third of the CPU: what the encoder does is tested elsewhere.
+        options.worker_env.push(("RENDER_METHOD".into(), "4".into()));
         change(&mut options);
         let stack = Stack::start(options).await.unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -68,7 +68,8 @@ class AcceptedJob(BaseModel):
     created_at: str
 
 
-def caller(authorization: Annotated[str | None, Header()] = None) -> str:
+# Not on a thread of its own: nothing in it waits.
+async def caller(authorization: Annotated[str | None, Header()] = None) -> str:
     scheme, _, key = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not key:
         raise HTTPException(401, "send your key as 'Authorization: Bearer KEY'", {"WWW-Authenticate": "Bearer"})

@@ -94,7 +94,7 @@ async fn a_queue_that_nobody_empties_ends_the_search_and_not_its_table() {
         "thresholds.toml",
         "[[threshold]]\nname = \"accepted\"\nmetric = \"accept_seconds\"\nstatistic = \"p50\"\nbelow = 3600.0\n",
     );
-    let search = format!("capacity --start 5 --step 2s --drain 1s --settle 1s --thresholds {thresholds}");
+    let search = format!("capacity --start 5 --step 8s --drain 1s --settle 1s --thresholds {thresholds}");
     let output = live.run(&search).await;
     assert_eq!(output.status.code(), Some(99), "{}", said(&output));
     let text = said(&output);

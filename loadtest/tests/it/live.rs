@@ -32,6 +32,8 @@ impl Live {
         // Painted in full: a cheap picture may be that of another prompt as well, which would be a duplicate.
         let bedrock = BedrockOptions::default();
         let mut options = StackOptions { bedrock, ..StackOptions::new(dir.path().join("stack"), binaries_dir()) };
+        // A third of the CPU: what the encoder does is tested elsewhere.
+        options.worker_env.push(("RENDER_METHOD".into(), "4".into()));
         change(&mut options);
         let stack = Stack::start(options).await.unwrap();
         Self { stack, dir }

@@ -4,14 +4,19 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::variants::Variant;
+use crate::pictures::Picture;
+use crate::race::{Entrant, Subject};
+use crate::variants::{QUALITIES, Variant};
 
 /// Newest releases on 2026-11-25.
 const PILLOW: &str = "13.0.0";
 const SHARP: &str = "0.35.5";
 
+const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/render_table/peers");
+
 pub struct Contestant {
     pub title: String,
+    qualities: [f32; 3],
     process: Child,
     requests: ChildStdin,
     answers: BufReader<ChildStdout>,
@@ -19,26 +24,46 @@ pub struct Contestant {
 }
 
 impl Contestant {
-    fn start(title: String, mut command: Command, folder: &Path, number: usize) -> Self {
+    pub fn start(title: String, mut command: Command, folder: &Path, number: usize) -> Self {
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (requests, answers) = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
-        Self { title, process, requests, answers, output: folder.join(format!("output-{number}.webp")) }
+        Self {
+            title,
+            qualities: QUALITIES,
+            process,
+            requests,
+            answers,
+            output: folder.join(format!("output-{number}.webp")),
+        }
     }
 
-    /// Renders `input`, and returns the milliseconds of CPU and the file.
-    pub fn render(&mut self, input: &Path, quality: u8) -> (f64, Vec<u8>) {
-        writeln!(self.requests, "{}\t{quality}\t{}", input.display(), self.output.display()).unwrap();
+    fn ask(&mut self, picture: &Picture, quality: f32) -> (f64, Vec<u8>) {
+        writeln!(self.requests, "{}\t{quality}\t{}", picture.path.display(), self.output.display()).unwrap();
         let mut answer = String::new();
         self.answers.read_line(&mut answer).unwrap();
         let spent: f64 = answer.trim().parse().unwrap_or_else(|_| panic!("{} fell over: '{answer}'", self.title));
         (spent / 1e6, std::fs::read(&self.output).unwrap())
     }
+}
 
-    /// Returns the largest resident set so far in MiB.
-    pub fn peak_rss(&self) -> f64 {
+impl Entrant for Contestant {
+    fn title(&self) -> &str {
+        &self.title
+    }
+
+    fn qualities(&self) -> [f32; 3] {
+        self.qualities
+    }
+
+    fn render(&mut self, subject: &Subject<'_>, quality: f32) -> (f64, Vec<u8>) {
+        self.ask(subject.picture, quality)
+    }
+
+    /// The largest resident set so far.
+    fn peak_rss(&self) -> Option<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+        Some(line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0)
     }
 }
 
@@ -52,17 +77,8 @@ impl Drop for Contestant {
 
 /// Starts our variants and the peers, which are installed below `folder` unless they are there.
 pub fn start_all(folder: &Path) -> Vec<Contestant> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/render_table/peers");
     let mut commands = Vec::new();
-    let pillow = folder.join(format!("pillow-{PILLOW}"));
-    if !pillow.join("complete").exists() {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&pillow));
-        run(Command::new(pillow.join("bin/pip")).args(["install", "--quiet", &format!("pillow=={PILLOW}")]));
-        std::fs::write(pillow.join("complete"), PILLOW).unwrap();
-    }
-    let mut command = Command::new(pillow.join("bin/python"));
-    command.arg(here.join("pillow_peer.py"));
-    commands.push((format!("Pillow {PILLOW}, method 4"), command));
+    commands.push((format!("Pillow {PILLOW}, method 4"), pillow(folder, "pillow_peer.py")));
 
     let sharp = folder.join(format!("sharp-{SHARP}"));
     if !sharp.join("complete").exists() {
@@ -73,19 +89,42 @@ pub fn start_all(folder: &Path) -> Vec<Contestant> {
         std::fs::write(sharp.join("complete"), SHARP).unwrap();
     }
     let mut command = Command::new("node");
-    command.arg(here.join("sharp_peer.mjs")).arg(&sharp);
+    command.arg(Path::new(PEERS).join("sharp_peer.mjs")).arg(&sharp);
     commands.push((format!("sharp {SHARP}, effort 4"), command));
 
     for variant in Variant::ALL {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--serve", clap::ValueEnum::to_possible_value(&variant).unwrap().get_name()]);
-        commands.push((variant.title().to_owned(), command));
+        commands.push((variant.title().to_owned(), ourselves(variant)));
     }
-    commands
+    let peers = commands.len() - Variant::ALL.len();
+    let mut contestants: Vec<Contestant> = commands
         .into_iter()
         .enumerate()
         .map(|(number, (title, command))| Contestant::start(title, command, folder, number))
-        .collect()
+        .collect();
+    for (contestant, variant) in contestants[peers..].iter_mut().zip(Variant::ALL) {
+        contestant.qualities = variant.qualities();
+    }
+    contestants
+}
+
+/// This program, answering as one variant.
+pub fn ourselves(variant: Variant) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--serve", clap::ValueEnum::to_possible_value(&variant).unwrap().get_name()]);
+    command
+}
+
+/// A script of `peers/` under Pillow, which is installed below `folder` unless it is there.
+pub fn pillow(folder: &Path, script: &str) -> Command {
+    let pillow = folder.join(format!("pillow-{PILLOW}"));
+    if !pillow.join("complete").exists() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&pillow));
+        run(Command::new(pillow.join("bin/pip")).args(["install", "--quiet", &format!("pillow=={PILLOW}")]));
+        std::fs::write(pillow.join("complete"), PILLOW).unwrap();
+    }
+    let mut command = Command::new(pillow.join("bin/python"));
+    command.arg(Path::new(PEERS).join(script));
+    command
 }
 
 pub fn run(command: &mut Command) {

@@ -1,24 +1,24 @@
-//! `render-bench`: CPU, bytes and quality of the render beside Pillow and sharp, on the same pictures in turn.
-#![allow(missing_docs, clippy::unwrap_used)]
+//! `render-bench`: CPU, bytes and quality of the render beside Pillow and sharp, on the same pictures in turn; and of its parts.
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+mod allocators;
 mod contestant;
+mod encoders;
 mod pictures;
+mod plot;
+mod race;
 mod report;
+mod sources;
 mod variants;
 
 use std::path::PathBuf;
 
 use clap::Parser;
-use fast_ssim2::{PixelDescriptor, PixelSlice, Ssimulacra2Reference};
-use image::RgbImage;
 use variants::Variant;
 
 /// What the worker runs with.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Qualities that are encoded: the middle one is compared, the others give the line for equal quality.
-pub const QUALITIES: [u8; 3] = [76, 80, 84];
 
 #[derive(Parser)]
 struct Args {
@@ -28,30 +28,30 @@ struct Args {
     /// Answer requests as one of our own variants.
     #[arg(long, hide = true)]
     serve: Option<Variant>,
-    /// How often each picture is rendered at quality 80; the least CPU time counts.
-    #[arg(long, default_value_t = 5)]
+    /// How often each picture is rendered at each of three qualities; the least CPU time counts.
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Where pictures and peers are kept.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.dev/render-bench"))]
     folder: PathBuf,
     /// Write the plots there.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "part")]
     plots: Option<PathBuf>,
-}
-
-/// One contestant, one picture, one quality.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sample {
-    pub cpu_ms: f64,
-    pub bytes: f64,
-    pub ssim2: f64,
-}
-
-pub struct Outcome {
-    pub title: String,
-    /// By picture, then by quality.
-    pub samples: Vec<[Sample; QUALITIES.len()]>,
-    pub peak_rss: f64,
+    /// WebP encoders alone: decoded and resized pixels are given.
+    #[arg(long, group = "part")]
+    encoder: bool,
+    /// AVIF by rav1e beside WebP, encoders alone.
+    #[arg(long, group = "part")]
+    avif: bool,
+    /// What the model may be asked for: PNG, JPEG or WebP as the source.
+    #[arg(long, group = "part")]
+    sources: bool,
+    /// Two threads beside one.
+    #[arg(long, group = "part")]
+    threads: bool,
+    /// The render under other allocators.
+    #[arg(long, group = "part")]
+    allocators: bool,
 }
 
 fn main() {
@@ -62,57 +62,41 @@ fn main() {
     std::fs::create_dir_all(&args.folder).unwrap();
     let folder = args.folder.canonicalize().unwrap();
     let pictures = pictures::all(&folder);
-    let mut contestants = contestant::start_all(&folder);
-    let mut outcomes: Vec<Outcome> = contestants
-        .iter()
-        .map(|contestant| Outcome { title: contestant.title.clone(), samples: Vec::new(), peak_rss: 0.0 })
-        .collect();
-
-    for picture in &pictures {
-        eprintln!("{} ({} px)", picture.name, picture.side);
-        let original = variants::imageops_square(&image::open(&picture.path).unwrap().into_rgb8());
-        let reference = Ssimulacra2Reference::new(&slice(&original)).unwrap();
-        let empty = Sample { cpu_ms: f64::INFINITY, bytes: 0.0, ssim2: 0.0 };
-        let mut rows = vec![[empty; QUALITIES.len()]; contestants.len()];
-        // Round by round and not contestant by contestant: whatever else the machine does meets all of them.
-        for round in 0..args.rounds.max(1) {
-            for (contestant, row) in contestants.iter_mut().zip(&mut rows) {
-                for (quality, sample) in QUALITIES.iter().zip(row.iter_mut()) {
-                    let is_compared = *quality == 80;
-                    if round > 0 && !is_compared {
-                        continue;
-                    }
-                    let (cpu_ms, webp) = contestant.render(&picture.path, *quality);
-                    sample.cpu_ms = sample.cpu_ms.min(cpu_ms);
-                    if round == 0 {
-                        sample.bytes = webp.len() as f64;
-                        sample.ssim2 = reference.compare(&slice(&variants::read_webp(&webp))).unwrap();
-                    }
-                }
-            }
-        }
-        for (outcome, row) in outcomes.iter_mut().zip(rows) {
-            outcome.samples.push(row);
-        }
-    }
-    for (outcome, contestant) in outcomes.iter_mut().zip(&contestants) {
-        outcome.peak_rss = contestant.peak_rss();
-    }
-    drop(contestants);
-
-    report::print(&pictures, &outcomes);
-    let sources: Vec<Vec<u8>> = pictures.iter().map(|picture| std::fs::read(&picture.path).unwrap()).collect();
-    let (one, two) = variants::scaling(&sources, args.rounds.clamp(1, 3));
-    println!(
-        "\nTwo threads do {:.2} times the work of one: {one:.1} ms a picture alone, {two:.1} ms beside another.",
-        2.0 * one / two
-    );
-    if let Some(folder) = args.plots {
-        report::plot(&outcomes, &folder);
+    if args.encoder {
+        encoders::compare(&folder, &pictures, encoders::webp(), args.rounds);
+    } else if args.avif {
+        encoders::compare(&folder, &pictures, encoders::avif(), args.rounds);
+    } else if args.sources {
+        sources::compare(&folder, &pictures, args.rounds);
+    } else if args.threads {
+        threads(&pictures, args.rounds);
+    } else if args.allocators {
+        allocators::compare(&folder, &pictures, args.rounds);
+    } else {
+        pipelines(&folder, &pictures, args.rounds, args.plots.as_deref());
     }
 }
 
-fn slice(image: &RgbImage) -> PixelSlice<'_> {
-    let stride = image.width() as usize * 3;
-    PixelSlice::new(image.as_raw(), image.width(), image.height(), stride, PixelDescriptor::RGB8_SRGB).unwrap()
+fn pipelines(folder: &std::path::Path, pictures: &[pictures::Picture], rounds: usize, plots: Option<&std::path::Path>) {
+    let mut contestants = contestant::start_all(folder);
+    let outcomes = race::run(folder, pictures, &mut contestants, rounds);
+    drop(contestants);
+    report::pipelines(pictures, &outcomes);
+    if let Some(folder) = plots {
+        plot::write(&outcomes, folder);
+    }
+}
+
+fn threads(pictures: &[pictures::Picture], rounds: usize) {
+    let sources: Vec<Vec<u8>> = pictures.iter().map(|picture| std::fs::read(&picture.path).unwrap()).collect();
+    let scaling = variants::scaling(&sources, rounds.max(3));
+    println!(
+        "Two threads make {:.2} times the pictures a second of one: {:.1} beside {:.1}, medians of wall time over all pictures; \
+         a picture takes {:.1} ms of CPU beside another and {:.1} ms alone.",
+        scaling.rate_of_two / scaling.rate_of_one,
+        scaling.rate_of_two,
+        scaling.rate_of_one,
+        scaling.cpu_ms_of_two,
+        scaling.cpu_ms_of_one,
+    );
 }

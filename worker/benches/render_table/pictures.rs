@@ -11,6 +11,7 @@ use crate::contestant::run;
 /// GPL-2+ and CC-BY-SA-4.0; LGPL-3. Downloaded with `apt-get download`, unpacked and never installed.
 const PACKAGES: [&str; 2] = ["mate-backgrounds", "plasma-workspace-wallpapers"];
 
+#[derive(Debug, Clone)]
 pub struct Picture {
     pub name: &'static str,
     pub path: PathBuf,

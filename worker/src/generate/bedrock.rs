@@ -11,7 +11,7 @@ use aws_smithy_types::Blob;
 
 use super::http1::Http1Client;
 use super::intake::{Intake, Landing};
-use super::stability::{StabilityModel, UnknownModel, parse_answer};
+use super::stability::{OutputFormat, StabilityModel, UnknownModel, parse_answer};
 use super::{GenerateRequest, Generator, SourceImage, classify};
 use crate::error::JobError;
 
@@ -44,16 +44,18 @@ pub struct BedrockGenerator {
     client: Client,
     model_id: String,
     model: StabilityModel,
+    output_format: OutputFormat,
 }
 
 impl BedrockGenerator {
-    /// Takes a client made by [`client`] and the id, or foundation-model ARN, of the model to call.
+    /// Takes a client made by [`client`], the id, or foundation-model ARN, of the model to call, and a format that it
+    /// [returns](StabilityModel::returns).
     ///
     /// # Errors
     /// When the model is not one we speak to.
-    pub fn new(client: Client, model_id: String) -> Result<Self, UnknownModel> {
+    pub fn new(client: Client, model_id: String, output_format: OutputFormat) -> Result<Self, UnknownModel> {
         let model = StabilityModel::for_id(&model_id)?;
-        Ok(Self { client, model_id, model })
+        Ok(Self { client, model_id, model, output_format })
     }
 }
 
@@ -68,7 +70,7 @@ impl Generator for BedrockGenerator {
             .model_id(&self.model_id)
             .content_type("application/json")
             .accept("application/json")
-            .body(Blob::new(self.model.request_body(request)))
+            .body(Blob::new(self.model.request_body(request, self.output_format)))
             .customize()
             .mutate_request(move |http| http.add_extension(request_landing.clone()))
             .send()

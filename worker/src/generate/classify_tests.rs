@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::generate::{BedrockGenerator, Generator, SourceImage, client};
+use crate::generate::{BedrockGenerator, Generator, OutputFormat, SourceImage, client};
 
 const MODEL: &str = "stability.stable-image-core-v1:1";
 const PROMPT: &str = "a secret garden";
@@ -40,7 +40,7 @@ fn config(address: SocketAddr, credentials: Option<SharedCredentialsProvider>) -
 fn generator_at(address: SocketAddr, attempt_timeout: Duration) -> BedrockGenerator {
     let credentials = SharedCredentialsProvider::new(Credentials::new("id", "key", None, None, "test"));
     let client = client(&config(address, Some(credentials)), "us-west-2", attempt_timeout);
-    BedrockGenerator::new(client, MODEL.to_owned()).unwrap()
+    BedrockGenerator::new(client, MODEL.to_owned(), OutputFormat::default()).unwrap()
 }
 
 async fn listener() -> (TcpListener, SocketAddr) {
@@ -285,7 +285,8 @@ async fn missing_credentials_are_nobodys_fault_but_ours() {
     let (_listener, address) = listener().await;
     for provider in [None, Some(SharedCredentialsProvider::new(Failing))] {
         let client = client(&config(address, provider), "us-west-2", PATIENT);
-        let error = ask(&BedrockGenerator::new(client, MODEL.to_owned()).unwrap()).await.unwrap_err();
+        let error =
+            ask(&BedrockGenerator::new(client, MODEL.to_owned(), OutputFormat::default()).unwrap()).await.unwrap_err();
         assert_eq!(error.kind, Kind::CredentialsUnavailable, "{error}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use clap::ValueEnum;
 use job::Place;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -19,6 +20,20 @@ pub enum StabilityModel {
     ImageCore,
     ImageUltra,
     Sd35Large,
+}
+
+/// How the model encodes the picture that it returns. Lower case although the documentation of Core and Ultra spells it PNG:
+/// it is what working clients send.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputFormat {
+    /// Loses nothing, so that the picture is lossy once.
+    #[default]
+    Png,
+    /// Smaller to receive and to keep, and lossy twice in the end.
+    Jpeg,
+    /// As JPEG. Stable Diffusion 3.5 alone.
+    Webp,
 }
 
 /// A model id whose request and answer we do not know.
@@ -63,8 +78,13 @@ impl StabilityModel {
         }
     }
 
+    /// Returns whether the model can be asked for this format.
+    pub fn returns(self, format: OutputFormat) -> bool {
+        format != OutputFormat::Webp || self == Self::Sd35Large
+    }
+
     /// Returns the body of an `InvokeModel` request.
-    pub fn request_body(self, request: &GenerateRequest) -> Vec<u8> {
+    pub fn request_body(self, request: &GenerateRequest, output_format: OutputFormat) -> Vec<u8> {
         let body = RequestBody {
             prompt: &request.prompt,
             negative_prompt: request.negative_prompt.as_deref(),
@@ -74,8 +94,7 @@ impl StabilityModel {
                 Self::ImageUltra | Self::Sd35Large => Some("text-to-image"),
             },
             aspect_ratio: "1:1",
-            // Lowercase although the documentation of Core and Ultra spells it PNG: it is what working clients send.
-            output_format: "png",
+            output_format,
             // A larger seed would be refused, and with it the job, for good.
             seed: request.seed.min(self.max_seed()),
         };
@@ -98,7 +117,7 @@ struct RequestBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<&'static str>,
     aspect_ratio: &'static str,
-    output_format: &'static str,
+    output_format: OutputFormat,
     seed: u32,
 }
 
@@ -118,12 +137,12 @@ struct Answer<'a> {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Reads the answer to `request`, whose seed is also that of the picture when the answer does not tell. Only the first
+/// Reads the body of the answer to `request`, whose seed is also that of the picture when the answer does not tell. Only the first
 /// picture counts: we ask for one.
 ///
 /// # Errors
 /// `ContentFiltered`, `ModelFailed` ('Inference error') or `ModelAnswerMalformed`.
-pub(super) fn parse_answer(body: &[u8], request: &GenerateRequest) -> Result<SourceImage, JobError> {
+pub fn parse_answer(body: &[u8], request: &GenerateRequest) -> Result<SourceImage, JobError> {
     // Only line, column and serde's category: its message may quote the body.
     let answer: Answer<'_> = serde_json::from_slice(body).map_err(|error| {
         malformed(format!("answer of {} bytes is not as documented: {}", body.len(), Place::from(error)))
@@ -186,7 +205,7 @@ mod tests {
     }
 
     fn sent(model: StabilityModel, request: &GenerateRequest) -> Value {
-        serde_json::from_slice(&model.request_body(request)).unwrap()
+        serde_json::from_slice(&model.request_body(request, OutputFormat::default())).unwrap()
     }
 
     #[test]
@@ -228,6 +247,18 @@ mod tests {
             assert_eq!(body["mode"], "text-to-image");
             assert_eq!(body["negative_prompt"], "rain");
         }
+    }
+
+    #[test]
+    fn the_format_is_asked_for_in_lower_case_and_webp_of_one_model_alone() {
+        for (format, name) in [(OutputFormat::Png, "png"), (OutputFormat::Jpeg, "jpeg"), (OutputFormat::Webp, "webp")] {
+            let body = StabilityModel::Sd35Large.request_body(&request(None, 7), format);
+            assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["output_format"], name);
+        }
+        let of = |format| StabilityModel::ALL.map(|model| model.returns(format));
+        assert_eq!(of(OutputFormat::Png), [true; 3]);
+        assert_eq!(of(OutputFormat::Jpeg), [true; 3]);
+        assert_eq!(of(OutputFormat::Webp), [false, false, true]);
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub fn stock_webp(pixels: &Pixels, quality: f32, method: u8) -> Result<Bytes, Re
 ///
 /// # Errors
 /// [`RenderError::Encode`] with the encoder's own word.
-pub(super) fn avif(pixels: &Pixels, quality: u8, speed: u8) -> Result<Bytes, RenderError> {
+pub fn avif(pixels: &Pixels, quality: u8, speed: u8) -> Result<Bytes, RenderError> {
     let mut file = Vec::new();
     AvifEncoder::new_with_speed_quality(&mut file, speed, quality)
         .with_num_threads(Some(1))

@@ -42,6 +42,20 @@ pub(super) fn raw_png(width: u32, height: u32, color: png::ColorType, depth: png
     bytes
 }
 
+/// A PNG with the 216 colours of three times six shades as its palette, and the picture it shows.
+pub(super) fn palette_png(image: &RgbImage) -> (Vec<u8>, RgbImage) {
+    let shade = |sample: u8| u8::try_from((u16::from(sample) + 25) / 51).unwrap();
+    let indices: Vec<u8> = image.pixels().map(|Rgb([r, g, b])| shade(*r) * 36 + shade(*g) * 6 + shade(*b)).collect();
+    let color = |index: u8| [index / 36 * 51, index / 6 % 6 * 51, index % 6 * 51];
+    let shown = indices.iter().flat_map(|&index| color(index)).collect();
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, image.width(), image.height());
+    encoder.set_color(png::ColorType::Indexed);
+    encoder.set_palette((0..216).flat_map(color).collect::<Vec<u8>>());
+    encoder.write_header().unwrap().write_image_data(&indices).unwrap();
+    (bytes, RgbImage::from_raw(image.width(), image.height(), shown).unwrap())
+}
+
 pub(super) fn jpeg_of(image: &RgbImage, orientation: Option<u8>) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = JpegEncoder::new_with_quality(&mut bytes, 95);
@@ -54,8 +68,11 @@ pub(super) fn jpeg_of(image: &RgbImage, orientation: Option<u8>) -> Vec<u8> {
     bytes
 }
 
-/// An 8x8 CMYK JPEG of one colour, as Adobe writes it (inverted): DC coefficients only, quantised by one.
-pub(super) fn cmyk_jpeg(inverted: [u8; 4]) -> Vec<u8> {
+/// A CMYK JPEG as Adobe writes it (inverted), of blocks of 8x8 pixels that have one colour each: DC coefficients only,
+/// quantised by one. `blocks` are row by row.
+pub(super) fn cmyk_jpeg(blocks: &[[u8; 4]], blocks_wide: u32) -> Vec<u8> {
+    let side = |blocks: u32| u16::try_from(blocks * 8).unwrap().to_be_bytes();
+    let ([w0, w1], [h0, h1]) = (side(blocks_wide), side(u32::try_from(blocks.len()).unwrap() / blocks_wide));
     let mut jpeg = vec![0xff, 0xd8];
     let mut segment = |marker: u8, body: &[u8]| {
         let [high, low] = u16::try_from(body.len() + 2).unwrap().to_be_bytes();
@@ -64,24 +81,29 @@ pub(super) fn cmyk_jpeg(inverted: [u8; 4]) -> Vec<u8> {
     };
     segment(0xee, b"Adobe\0\x64\0\0\0\0\0");
     segment(0xdb, &[[0].as_slice(), &[1; 64]].concat());
-    segment(0xc0, &[8, 0, 8, 0, 8, 4, 1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0, 4, 0x11, 0]);
-    // One code of one bit each: '0' is 'eleven bits of difference' for DC and 'end of block' for AC.
-    let one_code = |class: u8, symbol: u8| [[class, 1].as_slice(), &[0; 15], &[symbol]].concat();
-    segment(0xc4, &one_code(0x00, 11));
-    segment(0xc4, &one_code(0x10, 0));
+    segment(0xc0, &[8, h0, h1, w0, w1, 4, 1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0, 4, 0x11, 0]);
+    // DC: twelve codes of four bits, for differences of 0 to 11 bits. AC: one code, '0' is 'end of block'.
+    segment(0xc4, &[[0, 0, 0, 0, 12].as_slice(), &[0; 12], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]].concat());
+    segment(0xc4, &[[0x10, 1].as_slice(), &[0; 15], &[0]].concat());
     segment(0xda, &[4, 1, 0, 2, 0, 3, 0, 4, 0, 0, 63, 0]);
-    let mut bits = String::new();
-    for sample in inverted {
-        // DC of a flat block is eight times the level-shifted sample; eleven bits hold 1024 and more, or minus that.
-        let dc = if sample >= 128 { 1024 } else { -1024 };
-        let coded = if dc > 0 { dc } else { dc + 2047 };
-        bits += &format!("0{coded:011b}0");
+    let mut bits = Vec::new();
+    let mut push = |value: u32, count: u32| bits.extend((0..count).rev().map(|bit| value >> bit & 1 == 1));
+    let mut before = [0; 4];
+    for block in blocks {
+        for (sample, before) in block.iter().zip(&mut before) {
+            // DC of a flat block is eight times the level-shifted sample.
+            let dc = (i32::from(*sample) - 128) * 8;
+            let difference = dc - std::mem::replace(before, dc);
+            let size = u32::BITS - difference.unsigned_abs().leading_zeros();
+            push(size, 4);
+            // A negative difference is coded as itself less one, in the low bits.
+            push(difference.wrapping_sub(i32::from(difference < 0)).cast_unsigned(), size);
+            push(0, 1);
+        }
     }
-    while !bits.len().is_multiple_of(8) {
-        bits.push('1');
-    }
-    for byte in bits.as_bytes().chunks(8) {
-        let byte = byte.iter().fold(0, |byte: u8, bit| byte << 1 | (bit - b'0'));
+    bits.resize(bits.len().next_multiple_of(8), true);
+    for byte in bits.chunks(8) {
+        let byte = byte.iter().fold(0, |byte: u8, &bit| byte << 1 | u8::from(bit));
         jpeg.push(byte);
         if byte == 0xff {
             jpeg.push(0);

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::test_sources::*;
 use super::*;
 
-fn webp_pixels(webp: &[u8]) -> RgbImage {
+pub(super) fn webp_pixels(webp: &[u8]) -> RgbImage {
     let mut decoder = image::ImageReader::new(Cursor::new(webp));
     decoder.set_format(FileFormat::WebP);
     decoder.decode().unwrap().into_rgb8()
@@ -35,14 +35,14 @@ fn psnr(left: &RgbImage, right: &RgbImage) -> f64 {
 }
 
 /// The obvious way: crop in whole pixels, then `imageops`.
-fn reference(image: &RgbImage) -> RgbImage {
+pub(super) fn reference(image: &RgbImage) -> RgbImage {
     let side = image.width().min(image.height());
     let (left, top) = ((image.width() - side) / 2, (image.height() - side) / 2);
     let square = imageops::crop_imm(image, left, top, side, side).to_image();
     imageops::resize(&square, STANDARD_SIDE, STANDARD_SIDE, imageops::FilterType::Lanczos3)
 }
 
-fn assert_close(found: &RgbImage, expected: &RgbImage, at_least: f64, name: &str) {
+pub(super) fn assert_close(found: &RgbImage, expected: &RgbImage, at_least: f64, name: &str) {
     let decibels = psnr(found, expected);
     assert!(decibels >= at_least, "{name}: {decibels:.1} dB, less than {at_least}");
 }
@@ -112,9 +112,9 @@ fn colours_are_exact_where_they_can_be() {
         ("transparent on white", png_of(clear.clone()), [255; 3]),
         ("half transparent", png_of(half), [127; 3]),
         ("transparent WebP", encoded(&clear.into(), FileFormat::WebP), [255; 3]),
-        ("CMYK white", cmyk_jpeg([255; 4]), [255; 3]),
-        ("CMYK black", cmyk_jpeg([255, 255, 255, 0]), [0; 3]),
-        ("CMYK cyan", cmyk_jpeg([0, 255, 255, 255]), [0, 255, 255]),
+        ("CMYK white", cmyk_jpeg(&[[255; 4]], 1), [255; 3]),
+        ("CMYK black", cmyk_jpeg(&[[255, 255, 255, 0]], 1), [0; 3]),
+        ("CMYK cyan", cmyk_jpeg(&[[0, 255, 255, 255]], 1), [0, 255, 255]),
     ] {
         let found = rendered(&bytes);
         // Chroma is subsampled and quantised, so a saturated colour moves a little.
@@ -248,7 +248,7 @@ fn a_cut_off_source_is_an_error_and_never_a_panic() {
     for bytes in [
         png_of(source.clone()),
         jpeg_of(&source, Some(6)),
-        cmyk_jpeg([255; 4]),
+        cmyk_jpeg(&[[255; 4]], 1),
         encoded(&rgba.into(), FileFormat::WebP),
         webp::Encoder::from_rgb(source.as_raw(), 40, 30).encode_simple(false, 80.0).unwrap().to_vec(),
     ] {
@@ -372,40 +372,4 @@ proptest! {
             prop_assert!(error.is_source_at_fault());
         }
     }
-}
-
-fn renditions(specs: &[(u32, ImageFormat)]) -> Vec<RenditionSpec> {
-    specs.iter().map(|&(side, format)| RenditionSpec::new(side, format).unwrap()).collect()
-}
-
-#[test]
-fn renditions_are_the_standard_picture_in_other_sizes() {
-    let source = scene(1536, 1024);
-    let specs = renditions(&[(512, ImageFormat::Webp), (256, ImageFormat::Webp), (256, ImageFormat::Avif)]);
-    let made = render(&png_of(source.clone()), &RenderSettings::default(), &specs).unwrap();
-    assert_eq!(made.rendition, render(&png_of(source), &RenderSettings::default(), &[]).unwrap().rendition);
-    assert_eq!(made.extra.iter().map(|rendition| rendition.spec).collect::<Vec<_>>(), specs);
-    let standard = webp_pixels(&made.rendition.bytes);
-    for rendition in &made.extra[..2] {
-        let side = rendition.spec.side();
-        let expected = imageops::resize(&standard, side, side, imageops::FilterType::Lanczos3);
-        let found = webp_pixels(&rendition.bytes);
-        assert_close(&found, &expected, 30.0, &rendition.spec.to_string());
-    }
-    // Nothing here reads AVIF; devstack/tests/it/renditions.rs does, with another decoder.
-    let avif = &made.extra[2].bytes;
-    assert_eq!(avif.get(4..12), Some(&b"ftypavif"[..]));
-    assert!(made.extra.iter().all(|rendition| rendition.bytes.len() < made.rendition.bytes.len()));
-}
-
-#[test]
-fn renditions_are_the_same_on_any_number_of_threads() {
-    let source = png_of(scene(640, 640));
-    let specs = renditions(&[(256, ImageFormat::Webp), (256, ImageFormat::Avif), (512, ImageFormat::Webp)]);
-    let on = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let made = pool.install(|| render(&source, &RenderSettings::default(), &specs)).unwrap();
-        (made.rendition, made.extra, made.thumbhash)
-    };
-    assert_eq!(on(1), on(3));
 }

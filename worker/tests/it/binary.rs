@@ -68,6 +68,37 @@ async fn what_arrives_after_sigterm_is_not_left_invisible() {
 }
 
 #[tokio::test]
+async fn the_model_is_asked_for_the_format_that_is_set() {
+    let site = Site::start().await;
+    for (format, begin) in [("png", &b"\x89PNG"[..]), ("jpeg", b"\xff\xd8\xff")] {
+        let mut worker = WorkerProcess::start(&site, &[("BEDROCK_OUTPUT_FORMAT", format)]).await;
+        let job = site.submit("a red fox").await;
+        let image = site.succeeded(&job).await.image.unwrap();
+        assert_eq!((image.width, image.content_type.as_str()), (1024, "image/webp"));
+        assert!(site.source(&job).await.starts_with(begin), "{format}");
+        worker.terminate();
+        assert_eq!(worker.exit_code().await, Some(0));
+    }
+}
+
+/// Deliveries that end together are deleted by calls that they share: a stop waits for all of them.
+#[tokio::test]
+async fn a_stop_waits_for_the_deletes_that_jobs_share() {
+    const JOBS: usize = 24;
+    let site = Site::start().await;
+    let mut worker = WorkerProcess::start(&site, &[("WORKER_SLOTS", &JOBS.to_string())]).await;
+    let jobs: Vec<_> = futures::future::join_all((0..JOBS).map(|_| site.submit("a red fox [[latency:2s]]"))).await;
+    site.model_calls(JOBS as u64).await;
+    worker.terminate();
+    assert_eq!(worker.exit_code().await, Some(0));
+    assert_eq!(site.backlog().await, (0, 0));
+    for job in &jobs {
+        assert_eq!(site.record(job).await.unwrap().status, job::Status::Succeeded);
+    }
+    assert_eq!(site.bedrock.ledger().totals.paid, JOBS as u64);
+}
+
+#[tokio::test]
 async fn a_queue_that_stalls_does_not_stop_the_worker_for_good() {
     let site = Site::start().await;
     let proxy = LoopbackProxy::start(site.sqs.local_addr(), Idle::Kept).await;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use aws_sdk_sqs::types::QueueAttributeName;
 use devstack::stack::provision::Queues;
 use jiff::{SignedDuration, Timestamp};
-use worker::queue::{Delivery, JobQueue, MAX_DELETE, MAX_RECEIVE, QueueError, SqsQueue};
+use worker::queue::{Delivery, JobQueue, MAX_RECEIVE, MAX_SETTLE, QueueError, SqsQueue};
 
 use super::{QueueUnderTest, Server, kept_everywhere, kept_on_servers};
 use crate::support::{MAX_RECEIVE_COUNT, MemoryQueue};
@@ -27,6 +27,7 @@ kept_everywhere!(
     a_receipt_that_never_was_is_noticed,
     a_deleted_message_is_gone,
     deletes_asked_for_together_succeed_and_fail_one_by_one,
+    visibilities_asked_for_together_change_and_fail_one_by_one,
     after_the_last_hand_over_a_message_is_dead_byte_for_byte,
     a_long_poll_ends_when_a_message_arrives,
     a_poll_of_an_empty_queue_comes_back_empty,
@@ -188,13 +189,13 @@ async fn a_deleted_message_is_gone(server: Server) {
 async fn deletes_asked_for_together_succeed_and_fail_one_by_one(server: Server) {
     let tested = server.queue(POLL, LONG).await;
     let mut held: Vec<Delivery> = vec![];
-    for n in 0..2 * MAX_DELETE + 3 {
+    for n in 0..2 * MAX_SETTLE + 3 {
         tested.backstage.send(&n.to_string()).await;
     }
-    while held.len() < 2 * MAX_DELETE + 3 {
+    while held.len() < 2 * MAX_SETTLE + 3 {
         held.extend(tested.queue.receive(MAX_RECEIVE).await.unwrap());
     }
-    let kept = held.split_off(2 * MAX_DELETE);
+    let kept = held.split_off(2 * MAX_SETTLE);
     // Every third is one that the queue has never given out.
     let receipts = held.iter().enumerate().flat_map(|(n, delivery)| {
         let wrong = (n % 2 == 0).then(|| (format!("never-was-{n}"), false));
@@ -214,6 +215,29 @@ async fn deletes_asked_for_together_succeed_and_fail_one_by_one(server: Server) 
         tested.give_back(&delivery).await;
     }
     assert_eq!(tested.backstage.backlog().await, (3, 0));
+}
+
+async fn visibilities_asked_for_together_change_and_fail_one_by_one(server: Server) {
+    let tested = server.queue(POLL, LONG).await;
+    let mut held: Vec<Delivery> = vec![];
+    for n in 0..2 * MAX_SETTLE + 3 {
+        tested.backstage.send(&n.to_string()).await;
+    }
+    while held.len() < 2 * MAX_SETTLE + 3 {
+        held.extend(tested.queue.receive(MAX_RECEIVE).await.unwrap());
+    }
+    // Every second one is given back, the others are held on to; between them are some that the queue has never given out.
+    let queue = &tested.queue;
+    let changes = held.iter().enumerate().map(|(n, delivery)| async move {
+        let visibility = if n % 2 == 0 { Duration::ZERO } else { LONG };
+        let wrong = format!("never-was-{n}");
+        tokio::join!(queue.set_visibility(&delivery.receipt, visibility), queue.set_visibility(&wrong, visibility))
+    });
+    for (ours, wrong) in futures::future::join_all(changes).await {
+        assert_eq!(ours, Ok(()));
+        assert!(matches!(wrong, Err(QueueError::NotOurs(_))), "{wrong:?}");
+    }
+    assert_eq!(tested.backstage.backlog().await, (MAX_SETTLE + 2, MAX_SETTLE + 1));
 }
 
 /// Everything SQS lets through that JSON, XML or a form could break, up to the longest body.

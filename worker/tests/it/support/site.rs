@@ -88,6 +88,11 @@ impl Site {
         self.store.read_record(&job.id).await.unwrap().map(|(record, _)| record)
     }
 
+    /// Returns what the model returned.
+    pub async fn source(&self, job: &Job) -> Vec<u8> {
+        self.store.read_source(&job.id).await.unwrap().unwrap().bytes.to_vec()
+    }
+
     /// Waits until the job has succeeded and its message is gone.
     pub async fn succeeded(&self, job: &Job) -> Record {
         let record = when("a final record", async || self.record(job).await.filter(|record| record.status.is_final()));

@@ -1,22 +1,24 @@
 //! The port to the job queue, and its SQS adapter.
 
+mod calls;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName};
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use jiff::Timestamp;
-use service::batching::{BatchCall, Batching, Limits};
+use service::batching::{Batching, Limits};
 use thiserror::Error;
 
-use crate::metrics;
+use calls::{ChangeMessageVisibilityBatch, DeleteMessageBatch};
 
 /// SQS hands over at most this many messages in one receive.
 pub const MAX_RECEIVE: usize = 10;
 
-/// SQS deletes at most this many messages in one call.
-pub const MAX_DELETE: usize = 10;
+/// SQS deletes, hides or gives back at most this many messages in one call.
+pub const MAX_SETTLE: usize = 10;
 
 /// One hand-over of a job by the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,11 +71,11 @@ pub trait JobQueue: Send + Sync + 'static {
     async fn delete(&self, receipt: &str) -> Result<(), QueueError>;
 }
 
-/// The queue on SQS. Deletes that are asked for while a call is under way share the next one (docs/adr/0017).
+/// The queue on SQS. What is asked for while a call of its kind is under way shares the next one (docs/adr/0017).
 pub struct SqsQueue {
     /// Its read timeout must be longer than the long poll.
     receiving: Client,
-    settling: Client,
+    visibilities: Batching<ChangeMessageVisibilityBatch>,
     deletes: Batching<DeleteMessageBatch>,
     url: String,
     wait: Duration,
@@ -85,8 +87,9 @@ const RECEIVE_SLACK: Duration = Duration::from_secs(10);
 const SETTLE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(12);
 
-const DELETES: Limits = Limits {
-    entries: MAX_DELETE,
+/// Of deletes, and of changes of the visibility.
+const SETTLING: Limits = Limits {
+    entries: MAX_SETTLE,
     // Receipts are short.
     weight: usize::MAX,
     calls: 16,
@@ -109,11 +112,12 @@ impl SqsQueue {
         let receive_timeout = wait + RECEIVE_SLACK;
         let settling = client(SETTLE_ATTEMPT_TIMEOUT, SETTLE_TIMEOUT, 3);
         let deletes = DeleteMessageBatch { client: settling.clone(), url: url.clone() };
+        let visibilities = ChangeMessageVisibilityBatch { client: settling, url: url.clone() };
         Self {
             // One attempt: the consumer's loop is the retry, and it logs and backs off.
             receiving: client(receive_timeout, receive_timeout, 1),
-            settling,
-            deletes: Batching::new(deletes, DELETES),
+            visibilities: Batching::new(visibilities, SETTLING),
+            deletes: Batching::new(deletes, SETTLING),
             url,
             wait,
             lease,
@@ -144,61 +148,13 @@ impl JobQueue for SqsQueue {
     }
 
     async fn set_visibility(&self, receipt: &str, visibility: Duration) -> Result<(), QueueError> {
-        self.settling
-            .change_message_visibility()
-            .queue_url(&self.url)
-            .receipt_handle(receipt)
-            .visibility_timeout(whole(visibility.as_secs()))
-            .send()
-            .await
-            .map_err(|error| classify(&error))?;
-        Ok(())
+        let changed = self.visibilities.ask((receipt.to_owned(), visibility)).await;
+        changed.unwrap_or_else(|none| Err(QueueError::Unavailable(none.to_string())))
     }
 
     async fn delete(&self, receipt: &str) -> Result<(), QueueError> {
         let deleted = self.deletes.ask(receipt.to_owned()).await;
         deleted.unwrap_or_else(|none| Err(QueueError::Unavailable(none.to_string())))
-    }
-}
-
-/// Each receipt is one entry and has a result of its own.
-struct DeleteMessageBatch {
-    client: Client,
-    url: String,
-}
-
-#[async_trait]
-impl BatchCall for DeleteMessageBatch {
-    type Entry = String;
-    type Outcome = Result<(), QueueError>;
-
-    async fn call(&self, receipts: &[String]) -> Vec<Self::Outcome> {
-        metrics::deleting(receipts.len());
-        let entries = receipts.iter().enumerate().map(|(index, receipt)| {
-            let entry = DeleteMessageBatchRequestEntry::builder().id(index.to_string()).receipt_handle(receipt);
-            entry.build().expect("id and receipt are set")
-        });
-        let request = self.client.delete_message_batch().queue_url(&self.url);
-        let output = match request.set_entries(Some(entries.collect())).send().await {
-            Ok(output) => output,
-            Err(error) => return vec![Err(classify(&error)); receipts.len()],
-        };
-        // A 200 may carry entries that were not deleted, and one that is named nowhere was not confirmed.
-        let unnamed = || Err(QueueError::Unavailable("the entry is missing in the answer".to_owned()));
-        let mut results: Vec<_> = receipts.iter().map(|_| unnamed()).collect();
-        let position = |id: &str| id.parse::<usize>().ok().filter(|&index| index < receipts.len());
-        for entry in output.successful() {
-            if let Some(index) = position(entry.id()) {
-                results[index] = Ok(());
-            }
-        }
-        for entry in output.failed() {
-            if let Some(index) = position(entry.id()) {
-                let detail = format!("{}: {}", entry.code(), entry.message().unwrap_or("no message"));
-                results[index] = Err(QueueError::from_code(entry.code(), service::detail::bounded(detail)));
-            }
-        }
-        results
     }
 }
 

@@ -10,7 +10,7 @@ use crate::measure::{Counts, Measured, Metric, Quantiles};
 use crate::scenario::Scenario;
 
 /// The file of the repository: the targets of the document that this system was first described in.
-const DEFAULT: &str = include_str!("../thresholds.toml");
+const DEFAULT: &str = include_str!("../../thresholds.toml");
 
 /// A list of thresholds.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -303,5 +303,4 @@ fn number(count: u64) -> f64 {
 }
 
 #[cfg(test)]
-#[path = "threshold_tests.rs"]
 mod tests;
