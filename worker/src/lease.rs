@@ -66,6 +66,7 @@ async fn beat(
     let mut next = Instant::now() + interval;
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep_until(next) => {}
         }
