@@ -13,6 +13,8 @@ mod lease_loss;
 mod shutdown;
 mod backpressure;
 mod contract;
+mod simulation;
+mod model;
 mod lifecycle;
 mod binary;
 mod docs;
