@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::error::JobError;
 
 pub use bedrock::{BedrockGenerator, client};
-pub use stability::{StabilityModel, UnknownModel};
+pub use stability::{StabilityModel, UnknownModel, parse_answer};
 
 /// What to ask the model for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -123,7 +123,7 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 ///
 /// # Errors
 /// `ContentFiltered`, `ModelFailed` ('Inference error') or `ModelAnswerMalformed`.
-pub(super) fn parse_answer(body: &[u8], request: &GenerateRequest) -> Result<SourceImage, JobError> {
+pub fn parse_answer(body: &[u8], request: &GenerateRequest) -> Result<SourceImage, JobError> {
     // Only line, column and serde's category: its message may quote the body.
     let answer: Answer<'_> = serde_json::from_slice(body).map_err(|error| {
         malformed(format!("answer of {} bytes is not as documented: {}", body.len(), Place::from(error)))

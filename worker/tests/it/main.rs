@@ -15,6 +15,7 @@ mod backpressure;
 mod contract;
 mod simulation;
 mod model;
+mod fuzz;
 mod lifecycle;
 mod binary;
 mod docs;
