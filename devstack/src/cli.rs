@@ -17,6 +17,8 @@ use crate::cdn::CdnArgs;
 use crate::checks::{self, TestArgs};
 use crate::containers::{self, ContainersArgs, ContainersError, DashboardArgs, Places};
 use crate::soak::{SoakArgs, soak};
+use crate::fuzz::{FuzzArgs, fuzz};
+use crate::mutations::{MutationsArgs, prove};
 use crate::stack::ports::loopback;
 use crate::stack::provision::ProvisionArgs;
 use crate::stack::{
@@ -55,6 +57,10 @@ enum Command {
     Containers(ContainersArgs),
     /// Takes a picture of the dashboard while the containers are under load.
     Dashboard(DashboardArgs),
+    /// Feeds hostile input to everything that reads what others wrote.
+    Fuzz(FuzzArgs),
+    /// Removes each protection in turn and shows that a test notices.
+    Mutations(MutationsArgs),
     /// Runs every check: format, lints, documentation, tests, dependencies.
     Test(TestArgs),
     /// Starts SQS and S3 alone.
@@ -130,6 +136,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Terraform(args) => block_on(deploy(&dir, args)),
         Command::Containers(args) => block_on(contain(&dir, args)),
         Command::Dashboard(args) => block_on(dashboard(&dir, args)),
+        Command::Fuzz(args) => block_on(hostile(&dir, args)),
+        Command::Mutations(args) => block_on(mutate(&dir, args)),
         Command::Test(args) => block_on(test(&dir, args)),
         Command::Provision(args) => block_on(alone::provision(args)),
         Command::Health(args) => Ok(health::report(&args.url)),
@@ -325,6 +333,24 @@ fn possible(outcome: Result<(), ContainersError>) -> Outcome {
 
 async fn test(dir: &Path, args: TestArgs) -> Outcome {
     checks::run(&workspace(), &dir.join("tools"), &args).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn hostile(dir: &Path, args: FuzzArgs) -> Outcome {
+    let (signal, workspace) = (shutdown::on_signal()?, workspace());
+    tokio::select! {
+        ended = fuzz(&workspace, dir, &args) => ended?,
+        () = signal.cancelled() => return Ok(ExitCode::FAILURE),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn mutate(dir: &Path, args: MutationsArgs) -> Outcome {
+    let (signal, workspace) = (shutdown::on_signal()?, workspace());
+    tokio::select! {
+        ended = prove(&workspace, dir, &args) => ended?,
+        () = signal.cancelled() => return Ok(ExitCode::FAILURE),
+    }
     Ok(ExitCode::SUCCESS)
 }
 

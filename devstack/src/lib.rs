@@ -18,3 +18,5 @@ pub mod terraform;
 pub mod containers;
 pub mod venv;
 pub mod checks;
+pub mod fuzz;
+pub mod mutations;

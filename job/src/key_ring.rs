@@ -162,6 +162,23 @@ mod tests {
         assert_eq!(before.issued_at(), None);
     }
 
+    /// As docs/operations.md has it. While a step is deployed, processes of two neighbouring steps run side by side.
+    #[test]
+    fn at_no_step_of_a_rotation_does_one_process_refuse_what_another_has_issued() {
+        let (north, both) = (tenant("north"), format!("{OLD},{NEW},{OLD}"));
+        let steps = [keys(OLD), keys(&both), keys(&format!("{NEW},{OLD}")), keys(NEW)];
+        let first = steps[0].issue(&north);
+        for (step, two) in steps.windows(2).enumerate() {
+            for (one, other) in [(&two[0], &two[1]), (&two[1], &two[0])] {
+                let id = one.issue(&north);
+                assert!(one.verify(&id, &north) && other.verify(&id, &north), "step {step}");
+            }
+            assert!(two[0].verify(&first, &north), "step {step}");
+            // A repeated key is the same job until the last step, which waits for what the old secret made to expire.
+            assert_eq!(two[0].derive(&north, "lesson") == two[1].derive(&north, "lesson"), step < 2, "step {step}");
+        }
+    }
+
     #[test]
     fn bad_lists_are_refused_without_showing_a_secret() {
         assert_eq!(" , ".parse::<IdKeys>().unwrap_err(), InvalidIdKeys::Empty);

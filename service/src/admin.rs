@@ -92,7 +92,36 @@ async fn render(State(state): State<AdminState>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+
+    /// No runtime here, and more threads at work than there are cores: what answers has a thread of its own.
+    #[test]
+    fn it_answers_while_the_process_does_nothing_but_work() {
+        let metrics = crate::telemetry::recorder(&[]).unwrap().build_recorder().handle();
+        let addr = serve("127.0.0.1:0".parse().unwrap(), metrics, Readiness::default()).unwrap();
+        let done = Arc::new(AtomicBool::new(false));
+        let busy: Vec<_> = (0..8)
+            .map(|_| {
+                let done = Arc::clone(&done);
+                std::thread::spawn(move || while !done.load(Ordering::Relaxed) {})
+            })
+            .collect();
+        for path in ["/live", "/ready", "/metrics"] {
+            let mut connection = std::net::TcpStream::connect(addr).unwrap();
+            write!(connection, "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            connection.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {answer}");
+        }
+        done.store(true, Ordering::Relaxed);
+        for thread in busy {
+            thread.join().unwrap();
+        }
+    }
     use crate::telemetry;
 
     #[tokio::test]

@@ -15,6 +15,7 @@ use crate::generate::Generator;
 use crate::limiter::Limiter;
 use crate::pipeline::{Clock, Pipeline, render_gate};
 use crate::queue::JobQueue;
+use crate::renderer::{CpuRenderer, Renderer};
 use crate::settings::Settings;
 use crate::slots::Slots;
 use crate::source::{SourceMaker, room_for_sources};
@@ -37,13 +38,23 @@ pub struct Worker {
 impl Worker {
     /// Puts a worker together. It stops when `stopping` is cancelled.
     pub fn new(settings: &Settings, ports: Ports, readiness: Readiness, stopping: CancellationToken) -> Self {
+        let cpu = CpuPool::new(settings.threads());
+        let renderer = Arc::new(CpuRenderer::new(cpu.clone(), settings.render.clone()));
+        Self { consumer: Self::around(settings, ports, renderer, readiness, stopping), cpu }
+    }
+
+    /// Puts together everything of a worker around `renderer`.
+    pub fn around(
+        settings: &Settings,
+        ports: Ports,
+        renderer: Arc<dyn Renderer>,
+        readiness: Readiness,
+        stopping: CancellationToken,
+    ) -> Consumer {
         let tasks = TaskTracker::new();
         let aborting = CancellationToken::new();
         let limiter = Arc::new(Limiter::default());
         let circuit = Circuit::new(readiness.clone());
-        let threads = settings.threads();
-        let gate = render_gate(threads);
-        let cpu = CpuPool::new(threads);
         let sources = SourceMaker {
             store: Arc::clone(&ports.store),
             generator: ports.generator,
@@ -57,9 +68,8 @@ impl Worker {
         let pipeline = Pipeline {
             store: ports.store,
             sources,
-            cpu: cpu.clone(),
-            render: settings.render.clone(),
-            gate,
+            renderer,
+            gate: render_gate(settings.threads()),
             attempt_timeout: settings.attempt_timeout(),
             stopping: stopping.clone(),
             clock: ports.clock,
@@ -73,7 +83,7 @@ impl Worker {
             worker: worker_name(),
             aborting: aborting.clone(),
         };
-        let consumer = Consumer {
+        Consumer {
             queue: ports.queue,
             handler: Arc::new(handler),
             slots: Slots::new(usize::from(settings.worker_slots)),
@@ -84,8 +94,7 @@ impl Worker {
             stopping,
             aborting,
             grace: settings.grace(),
-        };
-        Self { consumer, cpu }
+        }
     }
 
     /// Receives and performs jobs until told to stop, then drains.

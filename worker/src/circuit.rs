@@ -79,6 +79,7 @@ impl Circuit {
             };
             match wake_at {
                 Some(at) => tokio::select! {
+                    biased;
                     () = &mut changed => {}
                     () = tokio::time::sleep_until(at) => {}
                 },
@@ -132,6 +133,7 @@ impl Circuit {
                 return;
             }
             tokio::select! {
+                biased;
                 () = &mut changed => {}
                 () = tokio::time::sleep_until(probe_at) => {}
             }

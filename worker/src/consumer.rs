@@ -87,11 +87,13 @@ impl Consumer {
                 if self.slots.in_flight() == 0 {
                     // Nobody is left who could notice the end of the fault, so the next delivery does.
                     tokio::select! {
+                        biased;
                         () = self.circuit.closed() => continue,
                         () = self.circuit.probe_due() => return self.slots.claim(1).await,
                     }
                 }
                 tokio::select! {
+                    biased;
                     () = self.circuit.closed() => {}
                     () = tokio::time::sleep(LOOK_AGAIN) => {}
                 }
@@ -126,6 +128,7 @@ impl Consumer {
             }
         }
         tokio::select! {
+            biased;
             () = tokio::time::sleep(pause) => {}
             () = self.stopping.cancelled() => {}
         }

@@ -1,5 +1,6 @@
 //! `DeliveryHandler`: one delivery from receipt to settlement.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -86,6 +87,7 @@ impl DeliveryHandler {
         };
         let processing = AssertUnwindSafe(self.pipeline.process(job, &claimant, is_last)).catch_unwind();
         tokio::select! {
+            biased;
             ended = processing => Ended::Processed(ended.unwrap_or_else(|_| {
                 Err(JobError::new(Kind::CpuTaskPanicked, "processing panicked, see the log of the panic"))
             })),
@@ -158,7 +160,7 @@ fn conclude(ended: &Ended, delivery: &Delivery, is_last: bool, end: &mut JobEnd)
         }
         Ended::Processed(ended) => ended,
     };
-    let disposition = Disposition::of(ended, delivery.receive_count, is_last, rand::random());
+    let disposition = Disposition::of(ended, delivery.receive_count, is_last, jitter(delivery));
     end.outcome = match ended {
         Ok(outcome) => {
             let outcome = outcome_label(outcome);
@@ -180,6 +182,15 @@ fn conclude(ended: &Ended, delivery: &Delivery, is_last: bool, end: &mut JobEnd)
         }
     };
     Some(disposition)
+}
+
+/// Returns 0 to 1, another value for each hand-over of each message. Not at random, so that a simulated run can be
+/// repeated: which message meets which fault is random enough.
+fn jitter(delivery: &Delivery) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    (&delivery.message_id, delivery.receive_count).hash(&mut hasher);
+    // As many bits as a number of this type has.
+    (hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 fn outcome_label(outcome: &Outcome) -> &'static str {
@@ -223,6 +234,27 @@ mod tests {
     use job::{IdKeys, JobSpec, TenantId, TraceContext};
 
     use super::*;
+
+    #[test]
+    fn the_waits_of_messages_are_spread_and_can_be_repeated() {
+        let delivery = |message: u32, receive_count| Delivery {
+            body: String::new(),
+            receipt: String::new(),
+            message_id: format!("message-{message}"),
+            receive_count,
+            sent_at: None,
+        };
+        assert_eq!(jitter(&delivery(1, 1)).to_bits(), jitter(&delivery(1, 1)).to_bits());
+        assert_ne!(jitter(&delivery(1, 1)).to_bits(), jitter(&delivery(1, 2)).to_bits());
+        let mut tenths = [0; 10];
+        for message in 0..1000 {
+            let jitter = jitter(&delivery(message, 1));
+            assert!((0.0..1.0).contains(&jitter), "{jitter}");
+            let tenth = (0..10).rev().find(|tenth| jitter >= f64::from(*tenth) / 10.0).unwrap_or_default();
+            tenths[usize::try_from(tenth).unwrap()] += 1;
+        }
+        assert!(tenths.iter().all(|count| (60..140).contains(count)), "{tenths:?}");
+    }
 
     #[test]
     fn a_line_of_a_job_has_its_id_even_where_only_warnings_are_logged() {

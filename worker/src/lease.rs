@@ -73,6 +73,7 @@ async fn beat(
     let mut next = tick_before(Instant::now() + interval, interval / TICKS_PER_BEAT);
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep_until(next) => {}
         }

@@ -15,6 +15,7 @@ pub mod limiter;
 pub mod circuit;
 pub mod cpu;
 pub mod render;
+pub mod renderer;
 pub mod generate;
 pub mod queue;
 pub mod store;

@@ -1,23 +1,24 @@
 //! `Pipeline`: what is done for one job between receipt and settlement: claim, source, render, publish.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
 use job::{Failure, FailureCode, ImageInfo, Job, RenditionInfo, SourceInfo, Status, rendition_key};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::circuit::Pass;
 use crate::claim::{Claimant, Claimed, Held, WriteError, claim};
-use crate::cpu::CpuPool;
 use crate::disposition::Outcome;
 use crate::error::{Class, JobError, Kind};
 use crate::metrics::{self, Step};
-use crate::render::{RenderError, RenderSettings, Rendered, Rendition, render};
+use crate::render::{RenderError, Rendered, Rendition};
+use crate::renderer::Renderer;
 use crate::source::{Paid, SourceMaker};
 use crate::store::{ObjectStore, StoreError};
 use crate::traces;
@@ -32,8 +33,7 @@ const MAX_GENERATIONS: u32 = 2;
 pub struct Pipeline {
     pub store: Arc<dyn ObjectStore>,
     pub sources: SourceMaker,
-    pub cpu: CpuPool,
-    pub render: RenderSettings,
+    pub renderer: Arc<dyn Renderer>,
     /// Pictures that may be read back, rendered or waiting for a thread at once; see [`render_gate`].
     pub gate: Arc<Semaphore>,
     pub attempt_timeout: Duration,
@@ -191,7 +191,7 @@ impl Pipeline {
         self.sources.make(job, held, 1, &self.stopping).await
     }
 
-    /// Renders on the CPU pool. The inner error means that the source is at fault.
+    /// Renders when there is room. The inner error means that the source is at fault.
     async fn render(&self, job: &Job, paid: Paid) -> Result<Result<Rendered, RenderError>, JobError> {
         let work = async {
             let _turn = Arc::clone(&self.gate).acquire_owned().await.expect("the gate is never closed");
@@ -199,11 +199,7 @@ impl Pipeline {
                 Some(bytes) => bytes,
                 None => self.read_back(job, &paid.info).await?,
             };
-            let (settings, extra) = (self.render.clone(), job.spec.renditions().to_vec());
-            self.cpu
-                .run("render", move || render(&source, &settings, &extra))
-                .await
-                .map_err(|panic| JobError::new(Kind::CpuTaskPanicked, panic.to_string()))
+            self.renderer.render(source, job.spec.renditions()).await
         };
         let timed_out = |_| JobError::new(Kind::AttemptTimedOut, "rendering did not end in time");
         match tokio::time::timeout(self.attempt_timeout, work).await.map_err(timed_out)?? {

@@ -1,11 +1,12 @@
 //! `SourceMaker`: asks the model for a picture, once, and checkpoints it before anything can fail.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use job::{Job, JobId, SourceInfo};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;

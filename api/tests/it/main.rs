@@ -18,3 +18,4 @@ mod serving;
 mod binary;
 mod contract;
 mod docs;
+mod fuzz;

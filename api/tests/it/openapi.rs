@@ -29,6 +29,24 @@ async fn every_reference_leads_somewhere_and_requests_are_closed() {
     }
 }
 
+/// Nothing in a request can make this service, or a worker, connect to a place of the client's choice.
+#[tokio::test]
+async fn no_field_of_a_request_names_a_place_to_connect_to() {
+    let document = TestApi::new().get("/openapi.json").await.body;
+    let mut fields = Vec::new();
+    for request in ["SubmitRequest", "BatchRequest", "BatchItem", "RenditionRequest"] {
+        let schema = &document["components"]["schemas"][request];
+        let properties = schema["properties"].as_object().unwrap_or_else(|| panic!("{request}: {schema}"));
+        fields.extend(properties.iter().map(|(name, schema)| (name.clone(), schema["format"].clone())));
+    }
+    assert!(fields.len() >= 8, "{fields:?}");
+    for (name, format) in fields {
+        let words = ["url", "uri", "host", "callback", "webhook", "endpoint", "address", "bucket", "origin"];
+        assert!(!words.iter().any(|word| name.contains(word)), "{name}");
+        assert!(format.is_null() || !format.as_str().unwrap().starts_with("uri"), "{name}: {format}");
+    }
+}
+
 #[tokio::test]
 async fn every_answer_tells_its_correlation_id() {
     let document = TestApi::new().get("/openapi.json").await.body;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::app::Ports;
 use jiff::{Timestamp, ToSpan};
-use job::{Failure, FailureCode, ImageFormat, RenditionSpec, Status};
+use job::{Failure, FailureCode, ImageFormat, Record, RenditionSpec, Status};
 use serde_json::json;
 
 use crate::support::{MemoryQueue, MemoryRecords, SOUTH_KEY, TestApi, claimed, get, job, post, succeeded, with};
@@ -85,6 +85,20 @@ async fn every_state_is_told_with_what_belongs_to_it() {
             assert_eq!(answer.body["error"]["code"], "content_filtered");
             assert_eq!(answer.body["error"]["retryable"], false);
         }
+    }
+}
+
+#[tokio::test]
+async fn no_url_is_handed_out_before_the_record_says_that_the_job_has_succeeded() {
+    for status in Status::ALL.into_iter().filter(|status| *status != Status::Succeeded) {
+        let api = TestApi::new();
+        let job = job();
+        // Whatever else a record tells.
+        let record = Record { status, claim: claimed(&job).claim, ..succeeded(&job) };
+        api.records.put(&record);
+        let answer = api.get(&format!("/v1/jobs/{}", job.id)).await;
+        assert_eq!(answer.body["status"], status.as_str());
+        assert_eq!(answer.body.get("image"), None, "{status}");
     }
 }
 

@@ -47,6 +47,10 @@ pub use self::latency::{InvalidLatency, Latency};
 pub use self::ledger::{LedgerReport, PromptEntry, Totals};
 pub use self::picture::Detail;
 
+#[cfg(test)]
+pub(crate) use self::odd_png::push_chunk;
+pub(crate) use self::odd_png::with_crcs_mended;
+
 use self::connection::{CuttableListener, Scissors};
 use self::exception::Exception;
 use self::ledger::Ledger;

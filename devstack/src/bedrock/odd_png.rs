@@ -100,6 +100,24 @@ impl Bits {
     }
 }
 
+/// Makes the checksum of every chunk right; anything but a PNG stays as it is.
+pub(crate) fn with_crcs_mended(mut png: Vec<u8>) -> Vec<u8> {
+    if !png.starts_with(SIGNATURE) {
+        return png;
+    }
+    let mut at = SIGNATURE.len();
+    while let Some(length) = png.get(at..).and_then(|rest| rest.first_chunk()).map(|length| u32::from_be_bytes(*length))
+    {
+        let data_end = at.saturating_add(8).saturating_add(length as usize);
+        let Some(checked) = png.get(at + 4..data_end) else { break };
+        let crc = crc32(checked).to_be_bytes();
+        let Some(place) = png.get_mut(data_end..data_end.saturating_add(4)) else { break };
+        place.copy_from_slice(&crc);
+        at = data_end + 4;
+    }
+    png
+}
+
 /// The CRC of PNG and zlib, bit by bit: it only ever sees short chunks and, once, 0.7 MB.
 fn crc32(bytes: &[u8]) -> u32 {
     let crc = bytes.iter().fold(u32::MAX, |crc, byte| {

@@ -205,21 +205,98 @@ fn no_type_has_an_empty_name() {
 fn the_tests_that_the_documents_name_exist() {
     let mut named = 0;
     let mut missing = Vec::new();
-    for document in ["README.md", "docs/operations.md", "CONTRIBUTING.md"] {
-        let text = read(document);
-        // Every second piece is between backticks.
-        for code in text.split('`').skip(1).step_by(2) {
-            let Some((path, test)) = code.split_once(".rs::") else { continue };
+    let documents = [
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "docs/operations.md",
+        "docs/reliability.md",
+        "docs/security.md",
+    ];
+    for document in documents {
+        for code in tests_named_in(&read(document)) {
             named += 1;
-            let path = format!("{path}.rs");
-            let is_there = root().join(&path).is_file() && read(&path).contains(&format!("fn {test}("));
-            if !is_there {
+            if !is_a_test(&code) {
                 missing.push(format!("{document}: {code}"));
             }
         }
     }
-    assert!(named >= 8, "only {named} tests are named: the search is broken");
+    assert!(named >= 60, "only {named} tests are named: the search is broken");
     assert_none(&missing, "these tests are named and do not exist");
+}
+
+/// Returns every `PATH.rs::TEST` between backticks.
+fn tests_named_in(text: &str) -> Vec<String> {
+    // Every second piece is between backticks.
+    let code = text.split('`').skip(1).step_by(2);
+    code.filter(|code| code.contains(".rs::")).map(str::to_owned).collect()
+}
+
+/// Whether `PATH.rs::TEST` is a function that a test run calls: it says so above it, or a macro has its name.
+fn is_a_test(code: &str) -> bool {
+    let Some((path, test)) = code.split_once(".rs::") else { return false };
+    let path = format!("{path}.rs");
+    if !root().join(&path).is_file() {
+        return false;
+    }
+    let text = read(&path);
+    let lines: Vec<&str> = text.lines().collect();
+    let Some(at) = lines.iter().position(|line| line.contains(&format!("fn {test}("))) else { return false };
+    let above = lines[..at].iter().rev().map(|line| line.trim()).take_while(|line| line.starts_with(['#', '/']));
+    let has_attribute = above.into_iter().any(|line| line == "#[test]" || line.starts_with("#[tokio::test"));
+    let word = |line: &&str| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == test);
+    let is_listed = lines.iter().enumerate().any(|(index, line)| index != at && word(line));
+    has_attribute || is_listed
+}
+
+/// Returns the rows of the table between `<!-- NAME -->` and `<!-- /NAME -->`, cell by cell.
+fn rows(document: &str, name: &str) -> Vec<Vec<String>> {
+    let text = read(document);
+    let (_, rest) = text.split_once(&format!("<!-- {name} -->")).unwrap_or_else(|| panic!("{document}: no {name}"));
+    let (table, _) =
+        rest.split_once(&format!("<!-- /{name} -->")).unwrap_or_else(|| panic!("{document}: no end of {name}"));
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+    table.lines().map(str::trim).filter(|line| line.starts_with('|')).skip(2).map(cells).collect()
+}
+
+#[test]
+fn each_of_the_twenty_failures_has_a_test() {
+    let rows = rows("docs/reliability.md", "failures");
+    let numbers: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
+    let expected: Vec<String> = (1..=20).map(|number: u32| number.to_string()).collect();
+    assert_eq!(numbers, expected);
+    let without: Vec<String> =
+        rows.iter().filter(|row| tests_named_in(&row[3]).is_empty()).map(|row| row.join(" | ")).collect();
+    assert_none(&without, "these failures have no test");
+}
+
+#[test]
+fn the_protections_that_are_taken_away_are_those_of_the_document() {
+    let told = rows("docs/reliability.md", "mutations");
+    let told: Vec<(String, String)> =
+        told.into_iter().map(|row| (row[0].clone(), tests_named_in(&row[1]).concat())).collect();
+    let mut expected = devstack::mutations::Mutation::all(root()).unwrap();
+    let in_simulation = expected.extract_if(.., |one| one.name.ends_with("-in-simulation")).count();
+    assert_eq!(in_simulation, 4, "docs/reliability.md tells another number");
+    assert_eq!(told.len(), expected.len());
+    for one in expected {
+        let row = (one.protection.clone(), format!("{}::{}", one.test_file, one.test_name));
+        assert!(told.contains(&row), "docs/reliability.md lacks {row:?}");
+    }
+}
+
+/// A comparison that ends at the first difference tells by its time how much of a guess was right.
+#[test]
+fn keys_are_compared_in_constant_time_and_all_of_them() {
+    for (path, function) in [("api/src/auth.rs", "fn tenant_of("), ("job/src/key_ring.rs", "pub fn verify(")] {
+        let text = read(path);
+        let (_, rest) = text.split_once(function).unwrap_or_else(|| panic!("{path} has no `{function}`"));
+        let (body, _) = rest.split_once("\n    }\n").unwrap();
+        assert!(body.contains("ct_eq("), "{path}: `{function}` compares in another way");
+        for early in ["return", "break", "?;", ".any(", ".find(", "==", "||", "&&"] {
+            assert!(!body.contains(early), "{path}: `{function}` may end early at `{early}`");
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, unreachable_pub, reason = "a test that cannot go on panics; its modules are one crate")]
 
 mod support;
+mod secrets;
 
 mod architecture;
 mod features;

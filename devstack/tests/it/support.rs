@@ -1,6 +1,7 @@
 //! A running stack, and a client that does with it what the portal does.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use devstack::bedrock::BedrockOptions;
@@ -17,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub struct Live {
     pub stack: Stack,
     http: reqwest::Client,
+    /// What no log may tell.
+    prompts: Mutex<Vec<String>>,
     _dir: TempDir,
 }
 
@@ -30,11 +33,15 @@ impl Live {
         change(&mut options);
         let stack = Stack::start(options).await.unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { stack, http, _dir: dir }
+        Self { stack, http, prompts: Mutex::default(), _dir: dir }
     }
 
+    /// Stops everything, and looks through what it has logged.
     pub async fn stop(self) {
+        let (logs, dir) = (self.stack.logs_dir(), self._dir.path().to_owned());
+        let secrets = crate::secrets::of(&dir, &self.prompts.into_inner().unwrap());
         self.stack.stop().await;
+        crate::secrets::assert_not_told(&logs, &secrets);
     }
 
     pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
@@ -44,6 +51,7 @@ impl Live {
 
     /// Submits one job and returns its id.
     pub async fn submit(&self, body: Value) -> String {
+        self.prompts.lock().unwrap().extend(body["prompt"].as_str().map(str::to_owned));
         let answer = self.request(reqwest::Method::POST, "/v1/jobs").json(&body).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::ACCEPTED);
         let body: Value = answer.json().await.unwrap();
@@ -56,6 +64,7 @@ impl Live {
 
     /// Submits up to a hundred jobs at once and returns their ids.
     pub async fn submit_batch(&self, prompts: &[String]) -> Vec<String> {
+        self.prompts.lock().unwrap().extend(prompts.iter().cloned());
         let jobs: Vec<_> = prompts.iter().map(|prompt| json!({ "prompt": prompt })).collect();
         let request = self.request(reqwest::Method::POST, "/v1/batches").json(&json!({ "jobs": jobs }));
         let body: Value = request.send().await.unwrap().json().await.unwrap();

@@ -32,9 +32,10 @@ async fn a_job_becomes_a_picture_and_a_record() {
 async fn a_client_sees_each_state_in_order_and_the_image_before_its_url() {
     let world = World::new();
     let worker = world.start();
-    let job = world.submit("a red fox");
+    let job = world.submit_with("a red fox", &[RenditionSpec::new(256, ImageFormat::Webp).unwrap()]);
     world.status(&job, Status::Succeeded).await;
     world.settled().await;
+    assert_eq!(world.store.told_too_early(), [""; 0]);
     let states: Vec<_> = world.store.history().iter().map(|record| record.status).collect();
     assert_eq!(states, [Status::Generating, Status::Processing, Status::Succeeded]);
     assert!(world.store.history().iter().all(|record| record.image.is_some() == (record.status == Status::Succeeded)));

@@ -21,10 +21,11 @@ kept_everywhere!(
 mod servers {
     use super::{
         Server, a_message_belongs_to_its_tenant, an_unknown_queue_is_a_setting_to_mend, kept_on_servers,
-        nobody_there_is_a_passing_fault,
+        nobody_there_is_a_passing_fault, the_trace_is_in_the_body_and_a_message_has_no_attribute,
     };
     kept_on_servers!(
         a_message_belongs_to_its_tenant,
+        the_trace_is_in_the_body_and_a_message_has_no_attribute,
         an_unknown_queue_is_a_setting_to_mend,
         nobody_there_is_a_passing_fault,
     );
@@ -112,6 +113,27 @@ async fn a_message_belongs_to_its_tenant(server: Server) {
     assert_eq!(taken.len(), 3);
     for (job, group) in taken {
         assert_eq!(group.as_deref(), Some(job.tenant.as_str()));
+    }
+}
+
+/// SQS takes ten attributes; tracing libraries that used them up have broken sends.
+async fn the_trace_is_in_the_body_and_a_message_has_no_attribute(server: Server) {
+    let tested = server.queue().await;
+    let job = job("north", "one");
+    tested.queue.enqueue(&job).await.unwrap();
+    assert_eq!(tested.queue.enqueue_batch(std::slice::from_ref(&job)).await, [Ok(())]);
+    let client = tested.client.unwrap();
+    let url = client.get_queue_url().queue_name(devstack::stack::QUEUE).send().await.unwrap().queue_url.unwrap();
+    let mut bodies = vec![];
+    while bodies.len() < 2 {
+        let request = client.receive_message().queue_url(&url).wait_time_seconds(5).max_number_of_messages(10);
+        for message in request.message_attribute_names("All").send().await.unwrap().messages.unwrap_or_default() {
+            assert!(message.message_attributes.unwrap_or_default().is_empty());
+            bodies.push(message.body.unwrap());
+        }
+    }
+    for body in bodies {
+        assert!(body.contains(job.trace.traceparent.as_str()) && body.contains(job.trace.correlation_id.as_str()));
     }
 }
 

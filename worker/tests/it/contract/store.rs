@@ -194,6 +194,7 @@ async fn a_picture_is_stored_as_the_cdn_serves_it(server: Server) {
     let metadata = head.metadata().unwrap();
     assert_eq!(metadata["job-id"], id.to_string());
     assert_eq!(metadata["correlation-id"], trace.correlation_id.as_str());
+    assert_eq!(metadata.len(), 2, "nothing of what a client wrote but the id, which is visible ASCII: {metadata:?}");
     let tagging = client.get_object_tagging().bucket(BUCKET).key(image_key(&id)).send().await.unwrap();
     let tags: Vec<_> = tagging.tag_set().iter().map(|tag| (tag.key(), tag.value())).collect();
     assert_eq!(tags, [("retention", "standard")]);

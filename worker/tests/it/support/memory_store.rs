@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use job::{JobId, Record, RenditionSpec, TraceContext};
+use job::{JobId, Record, RenditionSpec, TraceContext, rendition_key};
 use worker::error::JobError;
 use worker::store::{ETag, ObjectStore, Source, StoreError};
 
@@ -33,6 +33,8 @@ struct State {
     faults: HashMap<Call, (usize, JobError)>,
     /// What clients could read, in order.
     history: Vec<Record>,
+    /// Keys of pictures that a record told of before they were there.
+    told_too_early: Vec<String>,
     lose_next_answer: bool,
     published_by_another: Option<(Record, Bytes)>,
 }
@@ -102,6 +104,11 @@ impl MemoryStore {
         self.state().history.clone()
     }
 
+    /// Returns the keys of the pictures that a worker told clients of before they could be fetched.
+    pub fn told_too_early(&self) -> Vec<String> {
+        self.state().told_too_early.clone()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
@@ -123,6 +130,10 @@ impl MemoryStore {
         if !allowed(found) {
             return Err(StoreError::Conflict);
         }
+        let told = record.image.iter().map(|image| &image.key).chain(record.renditions.iter().map(|one| &one.key));
+        let there: Vec<String> = state.images.keys().map(|(id, spec)| rendition_key(id, *spec)).collect();
+        let early: Vec<String> = told.filter(|key| !there.contains(key)).cloned().collect();
+        state.told_too_early.extend(early);
         state.writes += 1;
         let version = state.writes;
         state.history.push(record.clone());
