@@ -14,6 +14,7 @@ use crate::alone;
 use crate::bedrock::{BedrockArgs, BedrockOptions, Latency};
 use crate::bench::{BenchArgs, bench};
 use crate::cdn::CdnArgs;
+use crate::chaos::{self, ChaosArgs, ChaosError};
 use crate::checks::{self, TestArgs};
 use crate::containers::{self, ContainersArgs, ContainersError, DashboardArgs, Places};
 use crate::stack::ports::loopback;
@@ -46,6 +47,8 @@ enum Command {
     Reset(ResetArgs),
     /// Measures CPU and memory in a stack of its own: a worker under full load, or a comparison.
     Bench(BenchArgs),
+    /// Submits jobs while everything goes wrong, by a schedule with a seed, and proves that the guarantees were kept.
+    Chaos(ChaosArgs),
     /// Applies the Terraform configuration to emulators of AWS, runs the pipeline on it, and destroys it.
     Terraform(TerraformArgs),
     /// Builds the container images, runs the pipeline in them with compose, breaks it, and takes everything away.
@@ -123,6 +126,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Up(args) => block_on(up(&dir, args)),
         Command::Submit(args) => block_on(picture(&dir, args)),
         Command::Bench(args) => block_on(measure(&dir, args)),
+        Command::Chaos(args) => block_on(prove(&dir, args)),
         Command::Terraform(args) => block_on(deploy(&dir, args)),
         Command::Containers(args) => block_on(contain(&dir, args)),
         Command::Dashboard(args) => block_on(dashboard(&dir, args)),
@@ -245,6 +249,29 @@ async fn measure(dir: &Path, args: BenchArgs) -> Outcome {
         print!("{report}");
     }
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn prove(dir: &Path, args: ChaosArgs) -> Outcome {
+    let signal = shutdown::on_signal()?;
+    init_logs()?;
+    if !args.no_build && !args.schedule_only && !build().await? {
+        return Err("the build failed: see above".into());
+    }
+    let report = match chaos::chaos(&args, dir, &binaries_dir()?, &signal).await {
+        Ok(Some(report)) => report,
+        Ok(None) => return Ok(ExitCode::SUCCESS),
+        Err(ChaosError::Interrupted) => return Ok(ExitCode::FAILURE),
+        Err(error) => return Err(error.into()),
+    };
+    println!("\n{report}");
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_vec_pretty(&report)?)?;
+    }
+    if let Some(path) = &args.markdown {
+        std::fs::write(path, report.markdown())?;
+    }
+    let is_complete = report.skipped().is_empty() || !checks::is_hosted_ci();
+    Ok(if report.passed() && is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn reset(dir: &Path, all: bool) -> Outcome {

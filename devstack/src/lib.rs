@@ -6,6 +6,7 @@ mod alone;
 pub mod stack;
 pub mod submit;
 pub mod bench;
+pub mod chaos;
 pub mod embedded;
 pub mod bedrock;
 pub mod cdn;

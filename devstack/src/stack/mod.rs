@@ -28,8 +28,8 @@ pub use data_dir::{DataDir, DataDirError, Endpoints, Secrets, read_endpoints, re
 pub use local_aws::LocalAwsKind;
 pub use ports::{PortArgs, PortError, Ports};
 pub use process::{Change, NotReady};
-pub use settings::TENANT;
 pub use provision::{BUCKET, DEAD_LETTER_QUEUE, LEASE_SECONDS, MAX_RECEIVE_COUNT, ProvisionError, QUEUE};
+pub use settings::TENANT;
 pub use watchdog::{STOP_GRACE, watch};
 
 use local_aws::LocalAws;
@@ -360,7 +360,8 @@ impl Stack {
     /// # Errors
     /// When they are not running, or not in a process of their own.
     pub fn kill_emulator(&self) -> io::Result<()> {
-        let process = self.aws.process().ok_or_else(|| io::Error::other("SQS and S3 are not a process of their own"))?;
+        let process =
+            self.aws.process().ok_or_else(|| io::Error::other("SQS and S3 are not a process of their own"))?;
         process.signal(Signal::SIGKILL)
     }
 
