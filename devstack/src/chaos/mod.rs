@@ -55,10 +55,10 @@ const SHUTDOWN_GRACE_SECONDS: &str = "35";
 /// As long as models take: most faults find some call in flight.
 const MODEL_LATENCY: &str = "lognormal:3s,8s";
 /// What is submitted and not yet accepted when the faults are over may be accepted within this time.
-const LAST_SUBMISSIONS: Duration = Duration::from_secs(90);
+const LAST_SUBMISSIONS: Duration = Duration::from_secs(600);
 /// The queue is empty within this time after the last fault, or what is left counts as left: five hand-overs and the
-/// pauses between them are less.
-const DRAIN: Duration = Duration::from_secs(600);
+/// pauses between them are a third of it where the machine has nothing else to do.
+const DRAIN: Duration = Duration::from_secs(1200);
 /// Enough to meet each of the stand-in's four cheap pictures.
 const WARM_UP_CALLS: usize = 24;
 const SHOW_EVERY: Duration = Duration::from_secs(1);

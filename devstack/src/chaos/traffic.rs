@@ -24,7 +24,9 @@ const BURST: std::ops::Range<usize> = 5..20;
 const BETWEEN_BURSTS: std::ops::Range<f64> = 15.0..40.0;
 /// A client that has no answer for so long asks again.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Its first pause before that; doubles up to the longest, and is up to half as long again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
 /// What a prompt may ask for: the directive, what the job comes to, and the pictures that are spoiled on the way.
 const WISHES: [(&str, Expected, u64); 14] = [
@@ -166,6 +168,7 @@ async fn submit(
     submission: Submission,
     give_up: CancellationToken,
 ) {
+    let mut pause = ASK_AGAIN;
     loop {
         let last = match client.submit(&submission).await {
             Ok(id) => {
@@ -181,12 +184,13 @@ async fn submit(
             Err(Refusal::Passing(answer)) => answer,
         };
         tokio::select! {
-            () = tokio::time::sleep(ASK_AGAIN) => {}
+            () = tokio::time::sleep(pause.mul_f64(rand::random_range(1.0..1.5))) => {}
             () = give_up.cancelled() => {
                 submissions.lock()[number].refused = Some(last);
                 return;
             }
         }
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
