@@ -14,11 +14,12 @@ use crate::alone;
 use crate::bedrock::{BedrockArgs, BedrockOptions, Latency};
 use crate::bench::{BenchArgs, bench};
 use crate::cdn::CdnArgs;
+use crate::chaos::{self, ChaosArgs, ChaosError};
 use crate::checks::{self, TestArgs};
 use crate::containers::{self, ContainersArgs, ContainersError, DashboardArgs, Places};
-use crate::soak::{SoakArgs, soak};
 use crate::fuzz::{FuzzArgs, fuzz};
 use crate::mutations::{MutationsArgs, prove};
+use crate::soak::{SoakArgs, soak};
 use crate::stack::ports::loopback;
 use crate::stack::provision::ProvisionArgs;
 use crate::stack::{
@@ -51,6 +52,8 @@ enum Command {
     Bench(BenchArgs),
     /// Keeps a stack of its own under steady load and looks for growth of memory, open files and tasks.
     Soak(SoakArgs),
+    /// Submits jobs while everything goes wrong, by a schedule with a seed, and proves that the guarantees were kept.
+    Chaos(ChaosArgs),
     /// Applies the Terraform configuration to emulators of AWS, runs the pipeline on it, and destroys it.
     Terraform(TerraformArgs),
     /// Builds the container images, runs the pipeline in them with compose, breaks it, and takes everything away.
@@ -133,6 +136,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Submit(args) => block_on(picture(&dir, args)),
         Command::Bench(args) => block_on(measure(&dir, args)),
         Command::Soak(args) => block_on(endure(&dir, args)),
+        Command::Chaos(args) => block_on(withstand(&dir, args)),
         Command::Terraform(args) => block_on(deploy(&dir, args)),
         Command::Containers(args) => block_on(contain(&dir, args)),
         Command::Dashboard(args) => block_on(dashboard(&dir, args)),
@@ -272,6 +276,29 @@ async fn endure(dir: &Path, args: SoakArgs) -> Outcome {
     };
     print!("{report}");
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn withstand(dir: &Path, args: ChaosArgs) -> Outcome {
+    let signal = shutdown::on_signal()?;
+    init_logs()?;
+    if !args.no_build && !args.schedule_only && !build().await? {
+        return Err("the build failed: see above".into());
+    }
+    let report = match chaos::chaos(&args, dir, &binaries_dir()?, &signal).await {
+        Ok(Some(report)) => report,
+        Ok(None) => return Ok(ExitCode::SUCCESS),
+        Err(ChaosError::Interrupted) => return Ok(ExitCode::FAILURE),
+        Err(error) => return Err(error.into()),
+    };
+    println!("\n{report}");
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_vec_pretty(&report)?)?;
+    }
+    if let Some(path) = &args.markdown {
+        std::fs::write(path, report.markdown())?;
+    }
+    let is_complete = report.skipped().is_empty() || !checks::is_hosted_ci();
+    Ok(if report.passed() && is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn reset(dir: &Path, all: bool) -> Outcome {

@@ -7,6 +7,7 @@ pub mod stack;
 pub mod submit;
 pub mod bench;
 pub mod soak;
+pub mod chaos;
 pub mod embedded;
 pub mod bedrock;
 pub mod cdn;

@@ -45,6 +45,9 @@ pub struct PromptEntry {
     pub paid: u64,
     /// Those whose picture never reached the caller.
     pub paid_unanswered: u64,
+    /// Those whose picture is being made: they will be one or the other.
+    #[serde(default)]
+    pub in_making: u64,
 }
 
 /// Shared by all calls.
@@ -102,6 +105,7 @@ impl Ledger {
     }
 
     pub(crate) fn bill(&self, prompt: &str) -> Bill {
+        self.lock().by_prompt.entry(prompt.to_owned()).or_default().in_making += 1;
         Bill { ledger: self.clone(), prompt: prompt.to_owned(), settled: false }
     }
 
@@ -116,7 +120,10 @@ impl Bill {
         self.settled = true;
         let mut report = self.ledger.lock();
         report.totals.paid += 1;
-        report.by_prompt.entry(std::mem::take(&mut self.prompt)).or_default().paid += 1;
+        let entry = report.by_prompt.entry(std::mem::take(&mut self.prompt)).or_default();
+        entry.paid += 1;
+        // Nothing is left to take off when the ledger was cleared in between.
+        entry.in_making = entry.in_making.saturating_sub(1);
     }
 }
 
@@ -125,7 +132,9 @@ impl Drop for Bill {
         if !self.settled {
             let mut report = self.ledger.lock();
             report.totals.paid_unanswered += 1;
-            report.by_prompt.entry(std::mem::take(&mut self.prompt)).or_default().paid_unanswered += 1;
+            let entry = report.by_prompt.entry(std::mem::take(&mut self.prompt)).or_default();
+            entry.paid_unanswered += 1;
+            entry.in_making = entry.in_making.saturating_sub(1);
         }
     }
 }
@@ -144,11 +153,13 @@ mod tests {
     #[test]
     fn a_bill_is_paid_once_whatever_happens() {
         let ledger = Ledger::default();
-        ledger.bill("a").answered();
-        drop(ledger.bill("a"));
+        let (first, second) = (ledger.bill("a"), ledger.bill("a"));
+        assert_eq!(ledger.report().by_prompt["a"], PromptEntry { in_making: 2, ..PromptEntry::default() });
+        first.answered();
+        drop(second);
         let report = ledger.report();
         assert_eq!((report.totals.paid, report.totals.paid_unanswered), (1, 1));
-        assert_eq!(report.by_prompt["a"], PromptEntry { calls: 0, paid: 1, paid_unanswered: 1 });
+        assert_eq!(report.by_prompt["a"], PromptEntry { paid: 1, paid_unanswered: 1, ..PromptEntry::default() });
     }
 
     #[test]

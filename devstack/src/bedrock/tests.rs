@@ -93,7 +93,7 @@ async fn a_call_returns_one_picture_and_its_seed_and_is_billed() {
 
     let ledger = standin.ledger();
     assert_eq!((ledger.totals.calls, ledger.totals.paid, ledger.totals.paid_unanswered), (2, 2, 0));
-    assert_eq!(ledger.by_prompt["a lighthouse"], PromptEntry { calls: 2, paid: 2, paid_unanswered: 0 });
+    assert_eq!(ledger.by_prompt["a lighthouse"], PromptEntry { calls: 2, paid: 2, ..PromptEntry::default() });
     let (status, served) = standin.admin(Method::GET, "/_standin/ledger", None).await;
     assert_eq!((status, serde_json::from_value::<LedgerReport>(served).unwrap()), (StatusCode::OK, ledger));
     assert_eq!(standin.admin(Method::DELETE, "/_standin/ledger", None).await.0, 204);
@@ -249,7 +249,7 @@ async fn the_first_calls_fail_and_the_next_succeeds() {
         statuses.push(standin.ask(prompt).await.status().as_u16());
     }
     assert_eq!(statuses, [429, 429, 200]);
-    assert_eq!(standin.ledger().by_prompt[prompt], PromptEntry { calls: 3, paid: 1, paid_unanswered: 0 });
+    assert_eq!(standin.ledger().by_prompt[prompt], PromptEntry { calls: 3, paid: 1, ..PromptEntry::default() });
 }
 
 #[tokio::test]
@@ -320,7 +320,7 @@ async fn a_caller_that_leaves_during_the_work_is_billed() {
         () = admitted => {}
     }
     until(&standin, |totals| totals.in_flight == 0).await;
-    let entry = PromptEntry { calls: 1, paid: 0, paid_unanswered: 1 };
+    let entry = PromptEntry { calls: 1, paid_unanswered: 1, ..PromptEntry::default() };
     assert_eq!(standin.ledger().by_prompt["[[latency:1h]]"], entry);
 }
 

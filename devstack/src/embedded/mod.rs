@@ -11,6 +11,7 @@ mod checks;
 pub mod s3;
 
 pub use clients::{s3_client, sdk_config, sqs_client};
+pub(crate) use object_files::{is_there, look};
 pub use s3::EmbeddedS3;
 pub use sqs::EmbeddedSqs;
 

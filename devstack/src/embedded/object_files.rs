@@ -153,6 +153,18 @@ pub(super) async fn read(path: &Path) -> io::Result<Option<(Attributes, Bytes)>>
     Ok(Some((attributes, body.into())))
 }
 
+/// Returns when the object in a bucket under `root` was written (milliseconds since the epoch) and what it is, None when
+/// there is none: also while nobody serves the folder.
+pub(crate) async fn look(root: &Path, bucket: &str, key: &str) -> io::Result<Option<(u64, Bytes)>> {
+    let found = read(&root.join(bucket).join(file_name(key))).await?;
+    Ok(found.map(|(attributes, body)| (attributes.last_modified, body)))
+}
+
+/// Returns whether there is an object of this key in a bucket under `root`.
+pub(crate) fn is_there(root: &Path, bucket: &str, key: &str) -> bool {
+    root.join(bucket).join(file_name(key)).is_file()
+}
+
 /// Returns the object's attributes, None when there is no object.
 pub(super) async fn read_attributes(path: &Path) -> io::Result<Option<Attributes>> {
     Ok(open(path).await?.map(|(_, attributes)| attributes))

@@ -8,6 +8,7 @@ pub(crate) mod process;
 pub mod provision;
 pub(crate) mod settings;
 mod stand_ins;
+mod supervise;
 pub(crate) mod watchdog;
 
 use std::io;
@@ -26,8 +27,9 @@ use crate::ministack::MinistackError;
 pub use data_dir::{DataDir, DataDirError, Endpoints, Secrets, read_endpoints, read_secrets};
 pub use local_aws::LocalAwsKind;
 pub use ports::{PortArgs, PortError, Ports};
-pub use process::NotReady;
+pub use process::{Change, NotReady};
 pub use provision::{BUCKET, DEAD_LETTER_QUEUE, LEASE_SECONDS, MAX_RECEIVE_COUNT, ProvisionError, QUEUE};
+pub use settings::TENANT;
 pub use watchdog::{STOP_GRACE, watch};
 
 use local_aws::LocalAws;
@@ -60,6 +62,8 @@ pub struct StackOptions {
     pub api_env: Vec<(String, String)>,
     /// Further variables of every worker; they win over the stack's own.
     pub worker_env: Vec<(String, String)>,
+    /// Further variables of one worker each, in their order; they win over `worker_env`.
+    pub each_worker_env: Vec<Vec<(String, String)>>,
     /// Print what the processes print. Their log files in `{dir}/logs` are written in any case.
     pub print: bool,
     /// Start a process again that ended by itself.
@@ -83,6 +87,7 @@ impl StackOptions {
             bedrock: BedrockOptions { detail: Detail::Cheap, ..BedrockOptions::default() },
             api_env: Vec::new(),
             worker_env: Vec::new(),
+            each_worker_env: Vec::new(),
             print: false,
             restart: true,
             log_filter: "info".to_owned(),
@@ -143,7 +148,8 @@ impl Stack {
         options.ports.check(options.workers)?;
         let secrets = data.secrets()?;
 
-        let aws = LocalAws::start(&options, &data).await?;
+        let watchdog = Arc::new(Watchdog::start(&dev_path).map_err(failed("the watchdog"))?);
+        let aws = LocalAws::start(&options, &data, &watchdog).await?;
         let s3_client = s3_client(&aws.s3_url());
         let queues = provision::queues(&sqs_client(&aws.sqs_url())).await?;
         provision::bucket(&s3_client).await?;
@@ -164,15 +170,17 @@ impl Stack {
             admin_urls: Vec::new(),
         };
         let settings = ChildSettings { endpoints: &endpoints, secrets: &secrets, options: &options };
-        let watchdog = Arc::new(Watchdog::start(&dev_path).map_err(failed("the watchdog"))?);
         let launch = async |index: usize, name: String, path: &Path, admin: u16, env: Vec<(String, String)>| {
             let admin = loopback(chosen(admin)?);
             let output = Output::start(&data.path().join("logs"), &name, index, options.print).await?;
             let mut env = settings.with_common(admin, env);
             // Later entries win: what the caller asks for comes last.
             env.extend((if index == 0 { &options.api_env } else { &options.worker_env }).iter().cloned());
-            let path = path.to_owned();
-            let program = Program { name, path, env, env_remove: settings::FOREIGN, restart: options.restart, admin };
+            let own = index.checked_sub(1).and_then(|worker| options.each_worker_env.get(worker));
+            env.extend(own.into_iter().flatten().cloned());
+            let (path, restart) = (path.to_owned(), options.restart);
+            let args = Vec::new();
+            let program = Program { name, path, args, env, env_remove: settings::FOREIGN, restart, admin };
             Ok(Process::start(program, output, Arc::clone(&watchdog)))
         };
         let api_env = settings.api(loopback(api_port));
@@ -211,7 +219,7 @@ impl Stack {
 
     /// Returns when a process is not started again, with the reason.
     pub async fn failed(&self) -> String {
-        let failures = self.processes().map(|process| {
+        let failures = self.processes().chain(self.aws.process()).map(|process| {
             let mut failure = process.failure();
             Box::pin(async move {
                 match failure.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
@@ -228,11 +236,11 @@ impl Stack {
         self.data.remove_endpoints();
         let processes = self.workers.into_iter().chain([self.api]);
         join_all(processes.map(Process::stop)).await;
+        self.stand_ins.stop().await;
+        self.aws.stop().await;
         if let Some(watchdog) = Arc::into_inner(self.watchdog) {
             watchdog.stop().await;
         }
-        self.stand_ins.stop().await;
-        self.aws.stop().await;
     }
 
     /// Returns where everything is reached.
@@ -337,6 +345,38 @@ impl Stack {
         let new = process.restarted(old).await.map_err(failed)?;
         process.ready(&self.http, READY_TIMEOUT).await?;
         Ok(new)
+    }
+
+    /// Sends a signal to the API.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn signal_api(&self, signal: Signal) -> io::Result<()> {
+        self.api.signal(signal)
+    }
+
+    /// Kills SQS and S3, which come back with their data after a second.
+    ///
+    /// # Errors
+    /// When they are not running, or not in a process of their own.
+    pub fn kill_emulator(&self) -> io::Result<()> {
+        let process =
+            self.aws.process().ok_or_else(|| io::Error::other("SQS and S3 are not a process of their own"))?;
+        process.signal(Signal::SIGKILL)
+    }
+
+    /// Sets what is different about a worker, counted from 0, from its next start on.
+    pub fn change_worker(&self, worker: usize, change: Change) {
+        self.workers[worker].change(change);
+    }
+
+    /// Returns the folder of the objects: what S3 has in a bucket, also while it does not answer.
+    pub fn objects_dir(&self) -> PathBuf {
+        let dir = self.data.path();
+        match self.aws.process() {
+            Some(_) => local_aws::emulator_dir(dir).join("s3"),
+            None => dir.join("s3"),
+        }
     }
 
     /// Returns the variables of an API and a worker, for a program of the caller's own in their place.

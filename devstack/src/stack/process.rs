@@ -1,29 +1,21 @@
 //! `Process`: one supervised child: started, watched, restarted when it ends by itself, stopped when asked.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use thiserror::Error;
-use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::output::Output;
-use super::watchdog::{STOP_GRACE, Watchdog};
+use super::supervise::{Supervised, send};
+use super::watchdog::Watchdog;
 
-/// As systemd would: `RestartSec`.
-const RESTART_AFTER: Duration = Duration::from_secs(1);
-/// As systemd would: `StartLimitBurst` in `StartLimitIntervalSec`.
-const RESTARTS: usize = 5;
-const RESTARTS_WITHIN: Duration = Duration::from_secs(60);
 /// How often a starting process is asked whether it is ready.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// A process answers its admin port within milliseconds, if at all.
@@ -34,6 +26,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Program {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
+    pub(crate) args: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
     /// Variables of this process that the program must not see.
     pub(crate) env_remove: &'static [&'static str],
@@ -41,6 +34,15 @@ pub(crate) struct Program {
     pub(crate) restart: bool,
     /// Where it tells whether it is ready.
     pub(crate) admin: SocketAddr,
+}
+
+/// What is different from the next start on. The default is: nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Further variables; they win over all others.
+    pub env: Vec<(String, String)>,
+    /// Where standard output and standard error go instead of the log file.
+    pub output: Option<PathBuf>,
 }
 
 /// A process did not become ready.
@@ -61,6 +63,7 @@ pub(crate) struct Process {
     pid: watch::Receiver<Option<u32>>,
     failure: watch::Receiver<Option<String>>,
     stop: CancellationToken,
+    change: Arc<Mutex<Change>>,
     supervision: JoinSet<()>,
 }
 
@@ -71,9 +74,11 @@ impl Process {
         let (failed, failure) = watch::channel(None);
         let stop = CancellationToken::new();
         let (name, admin, log) = (program.name.clone(), program.admin, output.log().to_owned());
+        let change = Arc::default();
+        let supervised = Supervised { program, change: Arc::clone(&change), output, watchdog };
         let mut supervision = JoinSet::new();
-        supervision.spawn(supervise(program, output, watchdog, pid_changed, failed, stop.clone()));
-        Self { name, admin, log, pid, failure, stop, supervision }
+        supervision.spawn(supervised.run(pid_changed, failed, stop.clone()));
+        Self { name, admin, log, pid, failure, stop, change, supervision }
     }
 
     /// Returns the process id, None while it is not running.
@@ -89,6 +94,11 @@ impl Process {
     /// Returns a view of why it is not started again, None while it is.
     pub(crate) fn failure(&self) -> watch::Receiver<Option<String>> {
         self.failure.clone()
+    }
+
+    /// Sets what is different from the next start on, in place of what was set before.
+    pub(crate) fn change(&self, change: Change) {
+        *self.change.lock().unwrap_or_else(PoisonError::into_inner) = change;
     }
 
     /// Sends a signal to the process.
@@ -133,112 +143,6 @@ impl Process {
     }
 }
 
-async fn supervise(
-    program: Program,
-    output: Output,
-    watchdog: Arc<Watchdog>,
-    pid_changed: watch::Sender<Option<u32>>,
-    failed: watch::Sender<Option<String>>,
-    stop: CancellationToken,
-) {
-    let mut restarts: VecDeque<Instant> = VecDeque::new();
-    loop {
-        let mut readers = JoinSet::new();
-        let started = spawn(&program, &output, &mut readers);
-        let (mut child, pid) = match started {
-            Ok(started) => started,
-            Err(error) => {
-                failed.send_replace(Some(format!("{} cannot be started: {error}", program.path.display())));
-                return;
-            }
-        };
-        if let Err(error) = watchdog.watch(pid).await {
-            tracing::warn!(%error, "the watchdog is gone: a kill of the devstack would leave processes behind");
-        }
-        pid_changed.send_replace(Some(pid));
-        let ended = tokio::select! {
-            ended = child.wait() => Some(ended),
-            () = stop.cancelled() => None,
-        };
-        let stopping = ended.is_none();
-        let status = match ended {
-            Some(status) => status,
-            None => terminate(&program.name, &mut child, pid, STOP_GRACE).await,
-        };
-        pid_changed.send_replace(None);
-        watchdog.forget(pid).await;
-        while readers.join_next().await.is_some() {}
-        if stopping {
-            return;
-        }
-
-        let status = described(status);
-        restarts.push_back(Instant::now());
-        while restarts.front().is_some_and(|at| at.elapsed() > RESTARTS_WITHIN) {
-            restarts.pop_front();
-        }
-        if !program.restart || restarts.len() > RESTARTS {
-            let ends = restarts.len();
-            let reason = format!("{} ended by itself ({status}), {ends} times within a minute", program.name);
-            failed.send_replace(Some(reason));
-            return;
-        }
-        tracing::warn!(process = program.name, status, "a process ended by itself: it is started again");
-        tokio::select! {
-            () = tokio::time::sleep(RESTART_AFTER) => {}
-            () = stop.cancelled() => return,
-        }
-    }
-}
-
-/// Starts the program in a process group of its own, so that Ctrl-C reaches the devstack alone.
-fn spawn(program: &Program, output: &Output, readers: &mut JoinSet<()>) -> io::Result<(Child, u32)> {
-    let mut command = Command::new(&program.path);
-    for name in program.env_remove {
-        command.env_remove(name);
-    }
-    let mut child = command
-        .envs(program.env.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()?;
-    let pid = child.id().ok_or_else(|| io::Error::other("it ended at once"))?;
-    if let Some(stdout) = child.stdout.take() {
-        readers.spawn(output.clone().pass_on(stdout));
-    }
-    if let Some(stderr) = child.stderr.take() {
-        readers.spawn(output.clone().pass_on(stderr));
-    }
-    Ok((child, pid))
-}
-
-/// Asks the process group to end, and kills it when `grace` is over.
-async fn terminate(name: &str, child: &mut Child, pid: u32, grace: Duration) -> io::Result<ExitStatus> {
-    if let Err(error) = send(pid, Signal::SIGTERM) {
-        tracing::debug!(process = name, %error, "SIGTERM not sent");
-    }
-    if let Ok(status) = tokio::time::timeout(grace, child.wait()).await {
-        return status;
-    }
-    tracing::error!(process = name, grace_seconds = grace.as_secs(), "A PROCESS DID NOT STOP IN TIME: IT IS KILLED");
-    if let Err(error) = send(pid, Signal::SIGKILL) {
-        tracing::debug!(process = name, %error, "SIGKILL not sent");
-    }
-    child.wait().await
-}
-
-fn send(pid: u32, signal: Signal) -> io::Result<()> {
-    let group = i32::try_from(pid).map_err(io::Error::other)?;
-    killpg(Pid::from_raw(group), signal).map_err(io::Error::from)
-}
-
-fn described(status: io::Result<ExitStatus>) -> String {
-    status.map_or_else(|error| error.to_string(), |status| status.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,7 +150,10 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::path::Path;
 
+    use tokio::process::Command;
+
     use crate::stack::ports::loopback;
+    use crate::stack::supervise::terminate;
 
     struct Fixture {
         dir: tempfile::TempDir,
@@ -264,6 +171,7 @@ mod tests {
             let mut program = Program {
                 name: "subject".to_owned(),
                 path: script(self.dir.path(), "subject", text),
+                args: Vec::new(),
                 env: vec![("OUT".to_owned(), self.dir.path().join("out").display().to_string())],
                 env_remove: &["HOME"],
                 restart: true,
@@ -338,6 +246,29 @@ mod tests {
         });
         let process = process.await;
         assert_eq!(fixture.out().await, "no home last\n");
+        within(process.stop()).await;
+    }
+
+    #[tokio::test]
+    async fn a_change_holds_from_the_next_start_on() {
+        let fixture = Fixture::new();
+        let full = fixture.dir.path().join("elsewhere");
+        std::fs::write(&full, "").unwrap();
+        let process = fixture.start("echo \"${CHANGED:-as ever}\" > $OUT\necho said\nexec sleep 1000", |_| {}).await;
+        assert_eq!(fixture.out().await, "as ever\n");
+        let first = within(process.restarted(0)).await.unwrap();
+        std::fs::remove_file(fixture.dir.path().join("out")).unwrap();
+        let env = vec![("CHANGED".to_owned(), "changed".to_owned())];
+        process.change(Change { env, output: Some(full.clone()) });
+        process.signal(Signal::SIGKILL).unwrap();
+        within(process.restarted(first)).await.unwrap();
+        assert_eq!(fixture.out().await, "changed\n");
+        within(async {
+            while std::fs::read_to_string(&full).unwrap() != "said\n" {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
         within(process.stop()).await;
     }
 

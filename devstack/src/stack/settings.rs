@@ -9,9 +9,9 @@ use super::provision::{LEASE_SECONDS, MAX_RECEIVE_COUNT};
 use crate::embedded::{ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY};
 
 /// The tenant that the development key belongs to.
-const TENANT: &str = "dev";
+pub const TENANT: &str = "dev";
 /// The model that the Bedrock stand-in is asked for.
-const MODEL: &str = "stability.stable-image-core-v1:1";
+pub(crate) const MODEL: &str = "stability.stable-image-core-v1:1";
 /// Variables of a developer's own AWS account: the stack must never reach it.
 pub(crate) const FOREIGN: &[&str] = &[
     "AWS_PROFILE",

@@ -103,7 +103,7 @@ pub(super) async fn prove(site: &Site<'_>) -> Result<Seen, PipelineError> {
         let name = service.to_owned();
         let output = Output::start(&site.logs, &name, index, false).await.map_err(start_failed("a log"))?;
         let path = site.binaries.join(format!("image-{service}"));
-        let program = Program { name, path, env, env_remove: FOREIGN, restart: false, admin };
+        let program = Program { name, path, args: Vec::new(), env, env_remove: FOREIGN, restart: false, admin };
         processes.push(Process::start(program, output, Arc::clone(&watchdog)));
     }
     let seen = async {
