@@ -12,6 +12,7 @@ use crate::consumer::{Consumer, Drained};
 use crate::cpu::CpuPool;
 use crate::delivery::DeliveryHandler;
 use crate::generate::Generator;
+use crate::lease::Terms;
 use crate::limiter::Limiter;
 use crate::pipeline::{Clock, Pipeline, render_gate};
 use crate::queue::JobQueue;
@@ -78,7 +79,7 @@ impl Worker {
             queue: Arc::clone(&ports.queue),
             pipeline,
             tasks: tasks.clone(),
-            lease: settings.lease(),
+            lease: Terms::new(settings.lease()),
             max_receive_count: settings.max_receive_count,
             worker: worker_name(),
             aborting: aborting.clone(),

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::claim::Claimant;
 use crate::disposition::{Disposition, Outcome};
 use crate::error::{Class, JobError, Kind};
-use crate::lease::Lease;
+use crate::lease::{Lease, Terms};
 use crate::metrics;
 use crate::pipeline::Pipeline;
 use crate::queue::{Delivery, JobQueue};
@@ -30,7 +30,7 @@ pub struct DeliveryHandler {
     pub queue: Arc<dyn JobQueue>,
     pub pipeline: Pipeline,
     pub tasks: TaskTracker,
-    pub lease: Duration,
+    pub lease: Terms,
     pub max_receive_count: u32,
     /// Host and process, for operators.
     pub worker: String,

@@ -1,6 +1,6 @@
 //! `Lease`: our time-limited hold on a delivery, extended from receipt until it is settled.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -18,8 +18,31 @@ const BEATS_PER_LEASE: u32 = 4;
 /// fall on one tick share calls to the queue (docs/adr/0017). Fewer share more, and extend a delivery sooner the first time.
 const TICKS_PER_BEAT: u32 = 3;
 
-/// From where ticks are counted.
-static FIRST_TICK: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// For how long the leases of a process last, and from when their ticks are counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    duration: Duration,
+    first_tick: Instant,
+}
+
+impl Terms {
+    /// Ticks are counted from now.
+    pub fn new(duration: Duration) -> Self {
+        Self { duration, first_tick: Instant::now() }
+    }
+
+    fn interval(self) -> Duration {
+        self.duration / BEATS_PER_LEASE
+    }
+
+    /// Returns when a lease that was extended at `asked` is to be extended next: on the last tick within the interval.
+    fn next_beat(self, asked: Instant) -> Instant {
+        let at = asked + self.interval();
+        let since = at.saturating_duration_since(self.first_tick).as_nanos();
+        let beyond = since.checked_rem((self.interval() / TICKS_PER_BEAT).as_nanos()).unwrap_or(0);
+        at - Duration::from_nanos(u64::try_from(beyond).unwrap_or(0))
+    }
+}
 
 /// A hold on one delivery. Extended in a task of its own, so that CPU work and model calls cannot starve it. Dropping
 /// it stops the extension, and the delivery comes back when the time is over.
@@ -31,11 +54,11 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Starts to extend the hold on `receipt`, which the queue gave us for `duration` just now.
-    pub fn hold(tasks: &TaskTracker, queue: Arc<dyn JobQueue>, receipt: String, duration: Duration) -> Self {
+    /// Starts to extend the hold on `receipt`, which the queue gave us on these terms just now.
+    pub fn hold(tasks: &TaskTracker, queue: Arc<dyn JobQueue>, receipt: String, terms: Terms) -> Self {
         let lost = CancellationToken::new();
         let stop = CancellationToken::new();
-        let beating = tasks.spawn(beat(queue, receipt, duration, stop.clone(), lost.clone()));
+        let beating = tasks.spawn(beat(queue, receipt, terms, stop.clone(), lost.clone()));
         Self { lost, stop, beating: Some(beating) }
     }
 
@@ -64,13 +87,13 @@ impl Drop for Lease {
 async fn beat(
     queue: Arc<dyn JobQueue>,
     receipt: String,
-    duration: Duration,
+    terms: Terms,
     stop: CancellationToken,
     lost: CancellationToken,
 ) {
-    let interval = duration / BEATS_PER_LEASE;
+    let (duration, interval) = (terms.duration, terms.interval());
     let mut held_until = Instant::now() + duration;
-    let mut next = tick_before(Instant::now() + interval, interval / TICKS_PER_BEAT);
+    let mut next = terms.next_beat(Instant::now());
     loop {
         tokio::select! {
             biased;
@@ -83,7 +106,7 @@ async fn beat(
         match extended {
             Ok(Ok(())) => {
                 held_until = asked + duration;
-                next = tick_before(asked + interval, interval / TICKS_PER_BEAT);
+                next = terms.next_beat(asked);
                 metrics::lease_extended("extended");
             }
             Ok(Err(QueueError::NotOurs(detail))) => {
@@ -105,13 +128,6 @@ async fn beat(
         }
         next = next.min(held_until);
     }
-}
-
-/// Returns the last tick that is not after `at`.
-fn tick_before(at: Instant, tick: Duration) -> Instant {
-    let since = at.saturating_duration_since(*FIRST_TICK).as_nanos();
-    let beyond = since.checked_rem(tick.as_nanos()).unwrap_or(0);
-    at - Duration::from_nanos(u64::try_from(beyond).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -160,6 +176,14 @@ mod tests {
         hang: bool,
         answer: impl Fn(usize) -> Result<(), QueueError> + Send + Sync + 'static,
     ) -> (Arc<ScriptedQueue>, Lease) {
+        hold_on(Terms::new(LEASE), hang, answer)
+    }
+
+    fn hold_on(
+        terms: Terms,
+        hang: bool,
+        answer: impl Fn(usize) -> Result<(), QueueError> + Send + Sync + 'static,
+    ) -> (Arc<ScriptedQueue>, Lease) {
         let queue = Arc::new(ScriptedQueue {
             calls: AtomicUsize::new(0),
             answer: Box::new(answer),
@@ -167,7 +191,7 @@ mod tests {
             last: Mutex::new(None),
             times: Mutex::default(),
         });
-        let lease = Lease::hold(&TaskTracker::new(), queue.clone(), "receipt".into(), LEASE);
+        let lease = Lease::hold(&TaskTracker::new(), queue.clone(), "receipt".into(), terms);
         (queue, lease)
     }
 
@@ -188,9 +212,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn leases_are_extended_on_the_same_ticks() {
-        let mut held = vec![];
+        let (terms, mut held) = (Terms::new(LEASE), vec![]);
         for _ in 0..30 {
-            held.push(hold(false, |_| Ok(())));
+            held.push(hold_on(terms, false, |_| Ok(())));
             tokio::time::advance(Duration::from_millis(500)).await;
         }
         tokio::time::sleep(LEASE).await;
