@@ -75,10 +75,12 @@ async fn requests_that_come_during_a_call_share_the_next_and_fail_alone() {
         submit("second");
     }
     ["throttled", "denied", "broken", "forgotten"].into_iter().for_each(&mut submit);
-    until("the second call", || sqs.calls().len() == 2).await;
-    assert_eq!(sqs.calls().iter().map(Vec::len).collect::<Vec<_>>(), [1, MAX_BATCH_ENTRIES]);
+    until("the other calls", || sqs.calls().concat().len() == 1 + MAX_BATCH_ENTRIES).await;
+    // Two, but on a machine so busy that requests come further apart than they wait for each other.
+    let calls: Vec<usize> = sqs.calls().iter().map(Vec::len).collect();
+    assert!(calls[0] == 1 && calls.iter().any(|&entries| entries > 1), "{calls:?}");
 
-    answers.add_permits(2);
+    answers.add_permits(calls.len());
     for (prompt, answer) in requests.join_all().await {
         let retry_after = answer.header("retry-after");
         match prompt {
