@@ -16,6 +16,7 @@ use service::readiness::Readiness;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use worker::app::{Ports, Worker};
+use worker::lease::Terms;
 use worker::settings::Settings;
 
 use model::{SimulatedGenerator, SimulatedRenderer};
@@ -73,7 +74,7 @@ impl Occupant {
         let renderer = Arc::new(SimulatedRenderer(Arc::clone(&process)));
         let readiness = Readiness::default();
         let mut consumer = Worker::around(&settings(slots), ports, renderer, readiness, stopping.clone());
-        Arc::get_mut(&mut consumer.handler).expect("nobody has it yet").lease = LEASE;
+        Arc::get_mut(&mut consumer.handler).expect("nobody has it yet").lease = Terms::new(LEASE);
         let ended = Arc::clone(&process);
         tokio::spawn(async move {
             consumer.run().await;
