@@ -295,6 +295,8 @@ mod tests {
         link.set(Condition::Silent);
         let mut during = connect(&link).await;
         during.write_all(b"?").await.unwrap();
+        // Long enough for the link to have taken the connection: one that it takes later is not of the silence.
+        tokio::time::timeout(Duration::from_millis(300), during.read_u8()).await.unwrap_err();
         link.heal();
         assert!(within(during.read_u8()).await.is_err());
         assert_eq!(say(&mut connect(&link).await, b"again").await.unwrap(), b"again");

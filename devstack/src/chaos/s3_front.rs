@@ -178,18 +178,18 @@ mod tests {
 
     async fn put(client: &aws_sdk_s3::Client, key: &str) -> Result<(), String> {
         let body = ByteStream::from(vec![7; 100_000]);
-        let put = client.put_object().bucket("b").key(key).if_none_match("*").body(body).send().await;
+        let put = client.put_object().bucket("pictures").key(key).if_none_match("*").body(body).send().await;
         put.map(|_| ()).map_err(|error| error.code().unwrap_or("no code").to_owned())
     }
 
     async fn is_there(client: &aws_sdk_s3::Client, key: &str) -> bool {
-        client.get_object().bucket("b").key(key).send().await.is_ok()
+        client.get_object().bucket("pictures").key(key).send().await.is_ok()
     }
 
     #[tokio::test]
     async fn signatures_hold_through_it_and_odd_answers_are_those_of_s3() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("b")).unwrap();
+        std::fs::create_dir(dir.path().join("pictures")).unwrap();
         let s3 = EmbeddedS3::start(loopback(0), dir.path().to_owned()).await.unwrap();
         let front = S3Front::start(s3.local_addr()).await.unwrap();
         let client = client_of(&front).await;
