@@ -101,7 +101,7 @@ mod tests {
     /// No runtime here, and more threads at work than there are cores: what answers has a thread of its own.
     #[test]
     fn it_answers_while_the_process_does_nothing_but_work() {
-        let metrics = crate::telemetry::recorder(&[]).unwrap().build_recorder().handle();
+        let metrics = telemetry::recorder(&[]).unwrap().build_recorder().handle();
         let addr = serve("127.0.0.1:0".parse().unwrap(), metrics, Readiness::default()).unwrap();
         let done = Arc::new(AtomicBool::new(false));
         let busy: Vec<_> = (0..8)
