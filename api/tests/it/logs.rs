@@ -1,7 +1,7 @@
 //! One line per request says what happened, and never what was asked for.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use api::app::Ports;
 use api::queue::QueueError;
@@ -14,6 +14,8 @@ use crate::support::{BrokenQueue, BrokenRecords, MemoryQueue, MemoryRecords, NOR
 
 #[derive(Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);
+
+static SECOND: LazyLock<tracing::Dispatch> = LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
 
 impl io::Write for Captured {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -33,6 +35,9 @@ impl Captured {
     }
 
     fn begin_at(level: tracing::Level) -> (Self, DefaultGuard) {
+        // While there is one subscriber alone, tracing asks the thread that first comes to a line whether anybody wants it, and
+        // remembers the answer for all threads: that of another test, which wants none. With a second one it asks both.
+        LazyLock::force(&SECOND);
         let captured = Self::default();
         let writer = captured.clone();
         let subscriber = tracing_subscriber::fmt()
