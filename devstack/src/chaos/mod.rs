@@ -1,8 +1,8 @@
 //! `cargo dev chaos`: jobs and faults at the same time, and then whether the four guarantees were kept.
 //!
 //! The production binaries run on an emulator that can be killed, each process behind links of its own to SQS, S3 and
-//! Bedrock ([`link`]). A seed makes the [`schedule`] of faults. When it is over, everything is healed, the queue drains, dead
-//! letters are sent back, and the [`verdict`] is reached from S3, the queues, the API, the CDN and the ledger of paid calls.
+//! Bedrock (`link`). A seed makes the `schedule` of faults. When it is over, everything is healed, the queue drains, dead
+//! letters are sent back, and the `verdict` is reached from S3, the queues, the API, the CDN and the ledger of paid calls.
 
 mod clock;
 mod evidence;

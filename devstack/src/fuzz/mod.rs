@@ -14,7 +14,7 @@ use tokio::process::Command;
 pub use corpus::{Corpus, Recipe};
 pub use target::Target;
 
-/// Variable with the seconds that a target runs for, for [`time`].
+/// Variable with the seconds that a target runs for, for [`time()`].
 const SECONDS: &str = "FUZZ_SECONDS";
 /// Variable with the bound of its address space, for [`Target::start`].
 const MEMORY_MIB: &str = "FUZZ_MEMORY_MIB";

@@ -136,7 +136,7 @@ impl Process {
         }
     }
 
-    /// Asks it to stop and waits until it has, at most [`STOP_GRACE`]; then it is killed.
+    /// Asks it to stop and waits until it has, at most `STOP_GRACE`; then it is killed.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         while self.supervision.join_next().await.is_some() {}

@@ -30,6 +30,10 @@ pub fn assert_not_told(logs: &Path, secrets: &[(String, String)]) {
     let mut lines = 0;
     for entry in fs::read_dir(logs).unwrap() {
         let path = entry.unwrap().path();
+        // What a tool of a test keeps for itself.
+        if path.is_dir() {
+            continue;
+        }
         let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
         lines += text.lines().count();
         let told = told_in(&text, secrets);
