@@ -15,7 +15,6 @@ async fn create_show_and_complete() {
     browser.open(&house.url("/")).await;
     browser.find("#email").await;
     browser.check("the sign-in").await;
-    browser.screenshot("sign-in").await;
     house.sign_in_teacher(&browser).await;
     browser.check("an empty gallery").await;
 
@@ -80,7 +79,6 @@ async fn create(browser: &Browser, house: &House) {
     browser.fill("#prompt-1", "heavy rain over a lake").await;
     let own = browser.find("#alt-1").await.prop("value").await.unwrap().unwrap();
     assert_eq!(own, "Rain falls on a lake", "what a person wrote is left alone");
-    browser.screenshot("create").await;
     browser.click("form[action='/assignments'] button[type='submit']").await;
     browser.find("#summary").await;
 }
@@ -90,7 +88,6 @@ async fn complete(browser: &Browser, house: &House) {
     house.sign_in_student(browser, "Ada").await;
     browser.until("the picture", "document.querySelector('img.picture')?.complete").await;
     browser.check("the gallery").await;
-    browser.screenshot("gallery").await;
     browser.scheme("dark").await;
     browser.screenshot("gallery-dark").await;
     browser.scheme("light").await;
@@ -112,7 +109,6 @@ async fn complete(browser: &Browser, house: &House) {
     press(browser, Key::End).await;
     let text = browser.page.find(Locator::Css("#text")).await.unwrap();
     text.send_keys(" that falls from them.").await.unwrap();
-    browser.screenshot("answer").await;
     tab_to(browser, "document.activeElement.value === 'submit'").await;
     press(browser, Key::Enter).await;
     browser.until_it_says("Submitted. Thank you!").await;
