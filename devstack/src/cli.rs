@@ -170,6 +170,7 @@ async fn up(dir: &Path, args: UpArgs) -> Outcome {
         ports: Ports::from(&args.ports),
         aws: args.aws,
         workers: usize::from(args.workers),
+        portal: true,
         print: true,
         log_filter: args.log_filter,
         bedrock: BedrockOptions { latency: args.model_latency, ..BedrockOptions::default() },
@@ -200,9 +201,15 @@ fn summary(stack: &Stack) -> String {
     let endpoints = stack.endpoints();
     let (api, key) = (&endpoints.api_url, stack.api_key());
     let admin = stack.admin_urls().join("  ");
+    let (email, password, code) = stack.portal_access();
+    let portal = stack.portal_url().unwrap_or("(none)");
     format!(
         "
 The stack is up. Ctrl-C stops it; what is queued and stored stays.
+
+  portal       {portal}
+    teachers   {email}  password {password}
+    students   class code {code}
 
   API          {api}
   docs         {api}/docs
@@ -383,7 +390,7 @@ async fn mutate(dir: &Path, args: MutationsArgs) -> Outcome {
 
 /// Builds what a stack starts.
 async fn build() -> std::io::Result<bool> {
-    let command = "build --release --locked --package devstack --package api --package worker --bins";
+    let command = "build --release --locked --package devstack --package api --package worker --package portal --bins";
     cargo(command.split(' ')).await
 }
 

@@ -36,12 +36,18 @@ pub enum DataDirError {
 }
 
 /// What protects ids and the API on this machine. Made once, so that ids stay valid over restarts.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Secrets {
     /// For `JOB_ID_KEYS`.
     pub job_id_key: String,
     /// Bearer key of the tenant `dev`.
     pub api_key: String,
+    /// Password of the portal's first teacher. Absent in files from before there was a portal.
+    #[serde(default)]
+    pub portal_password: String,
+    /// Code of the portal's first class.
+    #[serde(default)]
+    pub class_code: String,
 }
 
 impl std::fmt::Debug for Secrets {
@@ -63,6 +69,9 @@ pub struct Endpoints {
     pub bucket: String,
     /// Origins of the admin ports: the API's, then the workers'.
     pub admin_urls: Vec<String>,
+    /// Origin of the portal, if there is one.
+    #[serde(default)]
+    pub portal_url: Option<String>,
 }
 
 /// The folder, locked. The lock goes with the value, or with the process.
@@ -107,11 +116,15 @@ impl DataDir {
     /// # Errors
     /// When the file cannot be read, parsed or written.
     pub fn secrets(&self) -> Result<Secrets, DataDirError> {
-        if let Some(secrets) = read_secrets(&self.path)? {
-            return Ok(secrets);
-        }
         let random = || format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
-        let secrets = Secrets { job_id_key: random(), api_key: random() };
+        let mut secrets = match read_secrets(&self.path)? {
+            Some(secrets) if !secrets.portal_password.is_empty() => return Ok(secrets),
+            Some(secrets) => secrets,
+            None => Secrets { job_id_key: random(), api_key: random(), ..Secrets::default() },
+        };
+        // They are typed: 80 random bits, and 40 for what opens one class on this machine.
+        secrets.portal_password = random().chars().take(20).collect();
+        secrets.class_code = random().chars().take(10).collect::<String>().to_uppercase();
         let write = || {
             let temporary = self.path.join("secrets.new");
             let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
@@ -217,6 +230,11 @@ mod tests {
         assert!(made.api_key.len() >= 32 && made.api_key != made.job_id_key);
         let again = data.secrets().unwrap();
         assert_eq!((made.api_key, made.job_id_key), (again.api_key, again.job_id_key));
+        std::fs::write(secrets_path(dir.path()), r#"{"job_id_key":"old id key","api_key":"old key"}"#).unwrap();
+        let older = data.secrets().unwrap();
+        assert_eq!(older.api_key, "old key", "what was made before there was a portal is kept");
+        assert_eq!((older.portal_password.len(), older.class_code.len()), (20, 10));
+        assert_eq!(data.secrets().unwrap().portal_password, older.portal_password);
         let mode = std::fs::metadata(secrets_path(dir.path())).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         std::fs::write(secrets_path(dir.path()), "not json").unwrap();

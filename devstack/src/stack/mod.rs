@@ -56,6 +56,8 @@ pub struct StackOptions {
     pub ports: Ports,
     /// Number of workers.
     pub workers: usize,
+    /// Start the portal as well.
+    pub portal: bool,
     /// How the Bedrock stand-in answers.
     pub bedrock: BedrockOptions,
     /// Further variables of the API; they win over the stack's own.
@@ -70,7 +72,7 @@ pub struct StackOptions {
     pub restart: bool,
     /// `LOG_FILTER` of the processes.
     pub log_filter: String,
-    /// Folder with `image-api`, `image-worker` and `dev`.
+    /// Folder with `image-api`, `image-worker` and `dev`, and `portal` if it is asked for.
     pub binaries_dir: PathBuf,
 }
 
@@ -84,6 +86,7 @@ impl StackOptions {
             aws: LocalAwsKind::Embedded,
             ports: Ports::ANY,
             workers: 2,
+            portal: false,
             bedrock: BedrockOptions { detail: Detail::Cheap, ..BedrockOptions::default() },
             api_env: Vec::new(),
             worker_env: Vec::new(),
@@ -123,6 +126,7 @@ pub struct Stack {
     child_env: Vec<(String, String)>,
     http: reqwest::Client,
     // In the order of a stop.
+    portal: Option<Process>,
     api: Process,
     workers: Vec<Process>,
     watchdog: Arc<Watchdog>,
@@ -144,6 +148,7 @@ impl Stack {
         };
         let (api_path, worker_path) = (binary("image-api", "api")?, binary("image-worker", "worker")?);
         let dev_path = binary("dev", "devstack")?;
+        let portal_path = options.portal.then(|| binary("portal", "portal")).transpose()?;
         let data = DataDir::open(&options.dir)?;
         options.ports.check(options.workers)?;
         let secrets = data.secrets()?;
@@ -158,7 +163,7 @@ impl Stack {
             .map_err(failed("Bedrock or the CDN"))?;
 
         let api_port = chosen(options.ports.api).map_err(failed("the API"))?;
-        let endpoints = Endpoints {
+        let mut endpoints = Endpoints {
             api_url: format!("http://{}", loopback(api_port)),
             cdn_url: format!("http://{}", stand_ins.cdn.local_addr()),
             sqs_url: aws.sqs_url(),
@@ -168,6 +173,7 @@ impl Stack {
             dead_letter_url: queues.dead_letter_url,
             bucket: BUCKET.to_owned(),
             admin_urls: Vec::new(),
+            portal_url: None,
         };
         let settings = ChildSettings { endpoints: &endpoints, secrets: &secrets, options: &options };
         let launch = async |index: usize, name: String, path: &Path, admin: u16, env: Vec<(String, String)>| {
@@ -193,10 +199,28 @@ impl Stack {
             workers.push(process.await.map_err(failed("a worker"))?);
         }
 
+        let portal = match &portal_path {
+            Some(path) => {
+                let listen = loopback(chosen(options.ports.portal).map_err(failed("the portal"))?);
+                let env = settings.portal(listen, &data.path().join("portal.db"));
+                let logs = data.path().join("logs");
+                let output = Output::start(&logs, "portal", options.workers + 1, options.print).await;
+                let output = output.map_err(failed("the portal"))?;
+                let (name, path) = ("portal".to_owned(), path.clone());
+                let (env_remove, restart) = (settings::FOREIGN, options.restart);
+                // It tells on its one port whether it is ready.
+                let program = Program { name, path, env, env_remove, restart, admin: listen };
+                Some(Process::start(program, output, Arc::clone(&watchdog)))
+            }
+            None => None,
+        };
+
         let mut child_env = settings.with_common(loopback(0), settings.worker());
         child_env.extend(settings.api(loopback(0)));
         let http = reqwest::Client::builder().no_proxy().build().expect("a client without TLS has nothing to load");
-        let mut stack = Self { endpoints, secrets, child_env, http, api, workers, watchdog, stand_ins, aws, data };
+        endpoints.portal_url = portal.as_ref().map(|portal| format!("http://{}", portal.admin()));
+        let mut stack =
+            Self { endpoints, secrets, child_env, http, portal, api, workers, watchdog, stand_ins, aws, data };
         if let Err(error) = stack.wait_ready().await {
             stack.stop().await;
             return Err(error);
@@ -234,7 +258,7 @@ impl Stack {
     /// Stops the API and the workers together, each within [`STOP_GRACE`], then the services.
     pub async fn stop(self) {
         self.data.remove_endpoints();
-        let processes = self.workers.into_iter().chain([self.api]);
+        let processes = self.portal.into_iter().chain(self.workers).chain([self.api]);
         join_all(processes.map(Process::stop)).await;
         self.stand_ins.stop().await;
         self.aws.stop().await;
@@ -255,6 +279,16 @@ impl Stack {
     /// Returns the bearer key of the tenant `dev`.
     pub fn api_key(&self) -> &str {
         &self.secrets.api_key
+    }
+
+    /// Returns the portal's origin, if it was asked for.
+    pub fn portal_url(&self) -> Option<&str> {
+        self.endpoints.portal_url.as_deref()
+    }
+
+    /// Returns address and password of the portal's first teacher, and the code of the first class.
+    pub fn portal_access(&self) -> (&'static str, &str, &str) {
+        (settings::FIRST_TEACHER, &self.secrets.portal_password, &self.secrets.class_code)
     }
 
     pub fn cdn_url(&self) -> &str {
@@ -312,7 +346,7 @@ impl Stack {
 
     /// Returns the base URLs of the admin ports: the API's, then the workers'.
     pub fn admin_urls(&self) -> Vec<String> {
-        self.processes().map(|process| format!("http://{}", process.admin())).collect()
+        [&self.api].into_iter().chain(&self.workers).map(|process| format!("http://{}", process.admin())).collect()
     }
 
     /// Returns the API's process id, None while it is not running.
@@ -395,6 +429,6 @@ impl Stack {
     }
 
     fn processes(&self) -> impl Iterator<Item = &Process> {
-        [&self.api].into_iter().chain(&self.workers)
+        [&self.api].into_iter().chain(&self.workers).chain(&self.portal)
     }
 }

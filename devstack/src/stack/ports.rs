@@ -26,6 +26,9 @@ pub struct PortArgs {
     /// Port of S3 [default: 9000].
     #[arg(long, env = "DEV_S3_PORT", value_name = "PORT")]
     pub s3_port: Option<u16>,
+    /// Port of the portal [default: 8000].
+    #[arg(long, env = "DEV_PORTAL_PORT", value_name = "PORT")]
+    pub portal_port: Option<u16>,
     /// Admin port of the API; the workers take the ones after it [default: 9100].
     #[arg(long, env = "DEV_ADMIN_PORT", value_name = "PORT")]
     pub admin_port: Option<u16>,
@@ -42,15 +45,17 @@ pub struct Ports {
     pub sqs: u16,
     pub bedrock: u16,
     pub s3: u16,
+    pub portal: u16,
     /// The API's; worker n has this plus n. 0 takes a free one for each.
     pub admin: u16,
 }
 
 impl Ports {
     /// Every port is a free one.
-    pub const ANY: Self = Self { api: 0, cdn: 0, sqs: 0, bedrock: 0, s3: 0, admin: 0 };
+    pub const ANY: Self = Self { api: 0, cdn: 0, sqs: 0, bedrock: 0, s3: 0, portal: 0, admin: 0 };
     /// What `cargo dev up` takes.
-    pub const DEFAULT: Self = Self { api: 8080, cdn: 8081, sqs: 9324, bedrock: 9325, s3: 9000, admin: 9100 };
+    pub const DEFAULT: Self =
+        Self { api: 8080, cdn: 8081, sqs: 9324, bedrock: 9325, s3: 9000, portal: 8000, admin: 9100 };
 }
 
 impl From<&PortArgs> for Ports {
@@ -61,7 +66,8 @@ impl From<&PortArgs> for Ports {
             sqs: from + 2,
             bedrock: from + 3,
             s3: from + 4,
-            admin: from + 5,
+            portal: from + 5,
+            admin: from + 6,
         });
         Self {
             api: args.api_port.unwrap_or(base.api),
@@ -69,6 +75,7 @@ impl From<&PortArgs> for Ports {
             sqs: args.sqs_port.unwrap_or(base.sqs),
             bedrock: args.bedrock_port.unwrap_or(base.bedrock),
             s3: args.s3_port.unwrap_or(base.s3),
+            portal: args.portal_port.unwrap_or(base.portal),
             admin: args.admin_port.unwrap_or(base.admin),
         }
     }
@@ -99,6 +106,7 @@ impl Ports {
             (self.sqs, "SQS".to_owned(), "--sqs-port"),
             (self.bedrock, "Bedrock".to_owned(), "--bedrock-port"),
             (self.s3, "S3".to_owned(), "--s3-port"),
+            (self.portal, "the portal".to_owned(), "--portal-port"),
             (self.admin, "the API's admin port".to_owned(), "--admin-port"),
         ];
         for worker in 1..=workers {
@@ -182,11 +190,12 @@ mod tests {
             sqs_port: Some(4000),
             bedrock_port: None,
             s3_port: None,
+            portal_port: None,
             admin_port: None,
             ports_from: Some(7000),
         };
-        let expected = Ports { api: 7000, cdn: 7001, sqs: 4000, bedrock: 7003, s3: 7004, admin: 7005 };
+        let expected = Ports { api: 7000, cdn: 7001, sqs: 4000, bedrock: 7003, s3: 7004, portal: 7005, admin: 7006 };
         assert_eq!(Ports::from(&args), expected);
-        assert_eq!(expected.worker_admin(2, 2).unwrap(), 7007);
+        assert_eq!(expected.worker_admin(2, 2).unwrap(), 7008);
     }
 }

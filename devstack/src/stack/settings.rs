@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
+use std::path::Path;
 
 use super::StackOptions;
 use super::data_dir::{Endpoints, Secrets};
@@ -10,6 +11,8 @@ use crate::embedded::{ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY};
 
 /// The tenant that the development key belongs to.
 pub const TENANT: &str = "dev";
+/// Whom the portal knows from the start.
+pub(crate) const FIRST_TEACHER: &str = "teacher@example.com";
 /// The model that the Bedrock stand-in is asked for.
 pub(crate) const MODEL: &str = "stability.stable-image-core-v1:1";
 /// Variables of a developer's own AWS account: the stack must never reach it.
@@ -27,6 +30,8 @@ pub(crate) const FOREIGN: &[&str] = &[
     "http_proxy",
     "ALL_PROXY",
     "all_proxy",
+    "PUBLIC_URL",
+    "TRUSTED_PROXIES",
 ];
 
 pub(crate) struct ChildSettings<'a> {
@@ -65,6 +70,23 @@ impl ChildSettings<'_> {
             ("CLOUDFRONT_DOMAIN", &self.endpoints.cdn_url),
             ("JOB_ID_KEYS", &self.secrets.job_id_key),
             ("API_KEYS", &format!("{TENANT}:{}", self.secrets.api_key)),
+        ])
+    }
+
+    /// Returns what the portal gets.
+    pub(crate) fn portal(&self, listen: SocketAddr, database: &Path) -> Vec<(String, String)> {
+        let text = self.options.print && io::stdout().is_terminal();
+        pairs([
+            ("LISTEN_ADDR", &listen.to_string()),
+            ("DATABASE_URL", &format!("sqlite://{}", database.display())),
+            ("API_URL", &self.endpoints.api_url),
+            ("API_KEY", &self.secrets.api_key),
+            ("CLOUDFRONT_DOMAIN", &self.endpoints.cdn_url),
+            ("FIRST_TEACHER_EMAIL", FIRST_TEACHER),
+            ("FIRST_TEACHER_PASSWORD", &self.secrets.portal_password),
+            ("FIRST_CLASS_CODE", &self.secrets.class_code),
+            ("LOG_FORMAT", if text { "text" } else { "json" }),
+            ("LOG_FILTER", &self.options.log_filter),
         ])
     }
 
