@@ -10,7 +10,9 @@ use crate::error::{JobError, Kind};
 use crate::store::{ETag, ObjectStore, StoreError};
 
 /// Writers that meet at one record settle within a few rounds; more means that something else is wrong.
-const MAX_ROUNDS: usize = 5;
+const MAX_ROUNDS: u32 = 5;
+/// Pause after a conflict with nobody; doubles.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who wants the claim, and for which delivery.
 #[derive(Debug, Clone)]
@@ -205,18 +207,28 @@ impl Held {
     }
 
     async fn write(&mut self, store: &dyn ObjectStore, next: Record) -> Result<(), WriteError> {
-        let etag = match store.replace_record(&next, &self.etag).await {
-            Ok(etag) => etag,
-            Err(StoreError::Failed(error)) => return Err(WriteError::Failed(error)),
-            // A write of ours whose answer was lost conflicts with itself when it is repeated.
-            Err(StoreError::Conflict) => match store.read_record(&next.id).await.map_err(WriteError::Failed)? {
-                Some((found, etag)) if found == next => etag,
+        for round in 0..MAX_ROUNDS {
+            match store.replace_record(&next, &self.etag).await {
+                Ok(etag) => return Ok(self.wrote(next, etag)),
+                Err(StoreError::Failed(error)) => return Err(WriteError::Failed(error)),
+                Err(StoreError::Conflict) => {}
+            }
+            match store.read_record(&next.id).await.map_err(WriteError::Failed)? {
+                // A write of ours whose answer was lost conflicts with itself when it is repeated.
+                Some((found, etag)) if found == next => return Ok(self.wrote(next, etag)),
+                // Nobody has written it: the store was busy with the object, and asks for another try.
+                Some((found, etag)) if found == self.record => self.etag = etag,
                 _ => return Err(WriteError::Lost),
-            },
-        };
-        self.record = next;
+            }
+            tokio::time::sleep(BUSY_PAUSE * 2_u32.pow(round)).await;
+        }
+        let detail = format!("record could not be written {MAX_ROUNDS} times in a row");
+        Err(WriteError::Failed(JobError::new(Kind::StoreUnavailable, detail)))
+    }
+
+    fn wrote(&mut self, record: Record, etag: ETag) {
+        self.record = record;
         self.etag = etag;
-        Ok(())
     }
 }
 

@@ -162,6 +162,23 @@ async fn our_own_write_whose_answer_was_lost_is_not_a_conflict() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_that_the_store_refuses_for_a_moment_is_made_again_and_the_claim_is_not_given_up() {
+    let world = World::new();
+    world.model.take(Duration::from_secs(10));
+    let worker = world.start();
+    let job = world.submit("a red fox");
+    world.status(&job, Status::Generating).await;
+    world.store.is_busy(3);
+    let started = world.now();
+    let record = world.status(&job, Status::Succeeded).await;
+    // Taken for lost, the claim would have to run out first.
+    assert!(world.now().duration_since(started).as_secs() < 30, "it waited");
+    assert_eq!((record.attempts, world.model.paid("a red fox")), (1, 1));
+    world.settled().await;
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_later_step_that_fails_does_not_pay_again() {
     for call in [Call::WriteImage, Call::WriteSource] {
         let world = World::new();
