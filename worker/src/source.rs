@@ -94,7 +94,7 @@ impl SourceMaker {
             if job.is_expired(now) {
                 return Err(Stop::Expired);
             }
-            if !held.lasts(self.model_timeout + CLAIM_MARGIN, now) {
+            if !held.covers_a_call(self.model_timeout + CLAIM_MARGIN, now) {
                 held.advance(self.store.as_ref(), now, |_| {}).await?;
             }
             // A task of its own: the call is paid for even if the lease is lost or the attempt is over, so it ends in a
