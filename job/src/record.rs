@@ -45,6 +45,10 @@ pub struct Record {
     /// Who works on it; absent when nobody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
+    /// Until when a model call under this claim, or under one that it took over, may still bring a checkpoint. Whoever takes
+    /// over waits for that before asking the model again: the holder may be alive, and only cut off from the queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paying_until: Option<Timestamp>,
     /// What the model returned, once it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceInfo>,
@@ -174,6 +178,7 @@ impl Record {
             spec_fingerprint: Some(job.spec.fingerprint()),
             trace: Some(job.trace.clone()),
             claim: None,
+            paying_until: None,
             source: None,
             image: None,
             renditions: Vec::new(),
@@ -199,6 +204,7 @@ impl Record {
             spec_fingerprint: None,
             trace: None,
             claim: None,
+            paying_until: None,
             source: None,
             image: None,
             renditions: Vec::new(),
@@ -213,6 +219,7 @@ impl Record {
         debug_assert!(status.is_final());
         self.status = status;
         self.claim = None;
+        self.paying_until = None;
         self.last_fault = None;
         self.updated_at = now;
         self.finished_at = Some(now);

@@ -10,7 +10,22 @@ use crate::error::{JobError, Kind};
 use crate::store::{ETag, ObjectStore, StoreError};
 
 /// Writers that meet at one record settle within a few rounds; more means that something else is wrong.
-const MAX_ROUNDS: usize = 5;
+const MAX_ROUNDS: u32 = 5;
+/// Pause after a conflict with nobody; doubles.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+/// A call begins at most this long after its claim was written or renewed.
+const FRESH: Duration = Duration::from_secs(5);
+/// What a paid picture takes to its checkpoint, where the store answers.
+const CHECKPOINT_TIME: Duration = Duration::from_secs(15);
+
+/// The clocks of two workers: AWS refuses requests of one that is off by more.
+const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(15 * 60);
+
+/// Returns how long after a claim was written or renewed a call under it may still bring a checkpoint.
+pub fn call_window(model_timeout: Duration) -> Duration {
+    FRESH + model_timeout + CHECKPOINT_TIME
+}
 
 /// Who wants the claim, and for which delivery.
 #[derive(Debug, Clone)]
@@ -22,6 +37,8 @@ pub struct Claimant {
     pub receive_count: u32,
     /// How long a claim holds without being renewed.
     pub duration: Duration,
+    /// [`call_window`].
+    pub call_window: Duration,
 }
 
 /// What became of the wish to claim.
@@ -44,6 +61,8 @@ pub struct Held {
     etag: ETag,
     claimant: Claimant,
     is_new: bool,
+    /// Until when a call of an earlier attempt may still bring a checkpoint, by our clock.
+    earlier_call_until: Option<Timestamp>,
 }
 
 /// A write through the claim did not happen.
@@ -86,7 +105,11 @@ pub async fn claim(
             return Ok(Claimed::Elsewhere { for_at_most: until(claim.deadline_at, now()) });
         }
         let resumed = record.claim.as_ref().is_some_and(|claim| claim.token == claimant.token);
-        begin_attempt(&mut record, job, claimant, now(), resumed);
+        let now_is = now();
+        // A whole call from now on, whatever is left by the clock of whoever wrote it: one of the two may be off.
+        let may_be_paid = record.paying_until.is_some_and(|until| now_is <= later(until, CLOCKS_DIFFER_BY)) && !resumed;
+        let earlier_call_until = may_be_paid.then(|| later(now_is, claimant.call_window));
+        begin_attempt(&mut record, job, claimant, now_is, resumed);
         let written = match &existing {
             None => store.create_record(&record).await,
             Some(etag) => store.replace_record(&record, etag).await,
@@ -98,6 +121,7 @@ pub async fn claim(
                     etag,
                     claimant: claimant.clone(),
                     is_new: existing.is_none(),
+                    earlier_call_until,
                 })));
             }
             // Read again: it may even be our own write, whose answer was lost.
@@ -130,6 +154,7 @@ fn begin_attempt(record: &mut Record, job: &Job, claimant: &Claimant, now: Times
     record.timings.queue_wait_seconds.get_or_insert_with(|| seconds(now.duration_since(job.submitted_at)));
     record.updated_at = now;
     record.claim = Some(new_claim(claimant, now));
+    record.paying_until = Some(later(now, claimant.call_window));
 }
 
 fn new_claim(claimant: &Claimant, now: Timestamp) -> Claim {
@@ -138,8 +163,12 @@ fn new_claim(claimant: &Claimant, now: Timestamp) -> Claim {
         worker: claimant.worker.clone(),
         message_id: claimant.message_id.clone(),
         receive_count: claimant.receive_count,
-        deadline_at: now.saturating_add(claimant.duration).expect("a duration, not a calendar span"),
+        deadline_at: later(now, claimant.duration),
     }
+}
+
+fn later(now: Timestamp, duration: Duration) -> Timestamp {
+    now.saturating_add(duration).expect("a duration, not a calendar span")
 }
 
 impl Held {
@@ -152,9 +181,26 @@ impl Held {
         self.is_new
     }
 
-    /// Returns whether the claim still holds for at least `needed` at `now`.
-    pub fn lasts(&self, needed: Duration, now: Timestamp) -> bool {
-        self.record.claim.as_ref().is_some_and(|claim| until(claim.deadline_at, now) >= needed)
+    /// Returns whether a call may begin at `now` that needs the claim for so long. Otherwise the claim is to be renewed
+    /// first, which proves that it is still ours and tells others how long to wait.
+    pub fn covers_a_call(&self, needed: Duration, now: Timestamp) -> bool {
+        let lasts = self.record.claim.as_ref().is_some_and(|claim| until(claim.deadline_at, now) >= needed);
+        lasts && until(now, self.record.updated_at) <= FRESH
+    }
+
+    /// Returns until when a call of an earlier attempt may still bring a checkpoint.
+    pub fn earlier_call_until(&self) -> Option<Timestamp> {
+        self.earlier_call_until
+    }
+
+    /// Takes over what was known of that before the claim was taken again for the same delivery, whose own calls have ended.
+    pub fn resume(&mut self, earlier_call_until: Option<Timestamp>) {
+        self.earlier_call_until = self.earlier_call_until.max(earlier_call_until);
+    }
+
+    /// Returns for how long from `now` a call of an earlier attempt may still bring a checkpoint.
+    pub fn earlier_call(&self, now: Timestamp) -> Duration {
+        self.earlier_call_until.map_or(Duration::ZERO, |at| until(at, now))
     }
 
     /// Writes the record as `change` makes it, with the claim renewed.
@@ -169,6 +215,7 @@ impl Held {
     ) -> Result<(), WriteError> {
         let mut next = self.record.clone();
         next.claim = Some(new_claim(&self.claimant, now));
+        next.paying_until = Some(later(now, self.claimant.call_window));
         next.updated_at = now;
         change(&mut next);
         self.write(store, next).await
@@ -199,24 +246,36 @@ impl Held {
         let mut next = self.record.clone();
         next.status = Status::Queued;
         next.claim = None;
+        // Our own calls have ended.
+        next.paying_until = self.earlier_call_until.filter(|until| *until > now);
         next.last_fault = Some(fault.to_owned());
         next.updated_at = now;
         self.write(store, next).await
     }
 
     async fn write(&mut self, store: &dyn ObjectStore, next: Record) -> Result<(), WriteError> {
-        let etag = match store.replace_record(&next, &self.etag).await {
-            Ok(etag) => etag,
-            Err(StoreError::Failed(error)) => return Err(WriteError::Failed(error)),
-            // A write of ours whose answer was lost conflicts with itself when it is repeated.
-            Err(StoreError::Conflict) => match store.read_record(&next.id).await.map_err(WriteError::Failed)? {
-                Some((found, etag)) if found == next => etag,
+        for round in 0..MAX_ROUNDS {
+            match store.replace_record(&next, &self.etag).await {
+                Ok(etag) => return Ok(self.wrote(next, etag)),
+                Err(StoreError::Failed(error)) => return Err(WriteError::Failed(error)),
+                Err(StoreError::Conflict) => {}
+            }
+            match store.read_record(&next.id).await.map_err(WriteError::Failed)? {
+                // A write of ours whose answer was lost conflicts with itself when it is repeated.
+                Some((found, etag)) if found == next => return Ok(self.wrote(next, etag)),
+                // Nobody has written it: the store was busy with the object, and asks for another try.
+                Some((found, etag)) if found == self.record => self.etag = etag,
                 _ => return Err(WriteError::Lost),
-            },
-        };
-        self.record = next;
+            }
+            tokio::time::sleep(BUSY_PAUSE * 2_u32.pow(round)).await;
+        }
+        let detail = format!("record could not be written {MAX_ROUNDS} times in a row");
+        Err(WriteError::Failed(JobError::new(Kind::StoreUnavailable, detail)))
+    }
+
+    fn wrote(&mut self, record: Record, etag: ETag) {
+        self.record = record;
         self.etag = etag;
-        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
 
-use crate::claim::Claimant;
+use crate::claim::{Claimant, call_window};
 use crate::disposition::{Disposition, Outcome};
 use crate::error::{Class, JobError, Kind};
 use crate::lease::{Lease, Terms};
@@ -84,6 +84,7 @@ impl DeliveryHandler {
             message_id: delivery.message_id.clone(),
             receive_count: delivery.receive_count,
             duration: self.pipeline.attempt_timeout,
+            call_window: call_window(self.pipeline.sources.model_timeout),
         };
         let processing = AssertUnwindSafe(self.pipeline.process(job, &claimant, is_last)).catch_unwind();
         tokio::select! {

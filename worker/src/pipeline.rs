@@ -20,12 +20,14 @@ use crate::metrics::{self, Step};
 use crate::render::{RenderError, Rendered, Rendition};
 use crate::renderer::Renderer;
 use crate::source::{Paid, SourceMaker};
-use crate::store::{ObjectStore, StoreError};
+use crate::store::{ObjectStore, Source, StoreError};
 use crate::traces;
 
 /// Where the time comes from; tests bring their own.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
+/// How often a checkpoint is looked for that an earlier attempt may still bring.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Undecodable pictures are asked for again this often.
 const MAX_GENERATIONS: u32 = 2;
 
@@ -92,13 +94,14 @@ impl Pipeline {
     /// Transient ones; a permanent one ends in the record and is an [`Outcome`].
     pub async fn process(&self, job: &Job, claimant: &Claimant, is_last: bool) -> Result<Outcome, JobError> {
         let circuit = &self.sources.circuit;
+        let mut earlier_call_until = None;
         loop {
             let pass = tokio::select! {
                 biased;
                 pass = circuit.admit() => pass,
                 () = self.stopping.cancelled() => return Ok(self.give_back(job, claimant, is_last).await),
             };
-            match self.attempt(job, claimant, is_last, &pass).await {
+            match self.attempt(job, claimant, is_last, &pass, &mut earlier_call_until).await {
                 Attempt::Hold(error) => {
                     metrics::error(error.kind);
                     pass.failed(&error);
@@ -131,7 +134,14 @@ impl Pipeline {
         }
     }
 
-    async fn attempt(&self, job: &Job, claimant: &Claimant, is_last: bool, pass: &Pass) -> Attempt {
+    async fn attempt(
+        &self,
+        job: &Job,
+        claimant: &Claimant,
+        is_last: bool,
+        pass: &Pass,
+        earlier_call_until: &mut Option<Timestamp>,
+    ) -> Attempt {
         let claiming = claim(self.store.as_ref(), job, claimant, &*self.clock).instrument(traces::step("claim"));
         let mut held = match claiming.await {
             Ok(Claimed::Held(held)) => held,
@@ -143,6 +153,8 @@ impl Pipeline {
             Err(error) if pass.blames_environment(&error, &job.id) => return Attempt::Hold(error),
             Err(error) => return Attempt::Ended(Err(error)),
         };
+        held.resume(*earlier_call_until);
+        *earlier_call_until = held.earlier_call_until();
         if held.is_new() {
             metrics::waited_in_queue(held.record().timings.queue_wait_seconds.unwrap_or_default());
         }
@@ -154,7 +166,7 @@ impl Pipeline {
     }
 
     async fn perform(&self, job: &Job, held: &mut Held) -> Result<Outcome, Stop> {
-        let mut paid = self.source(job, held).await?;
+        let mut paid = self.source(job, held, 1).await?;
         let rendered = loop {
             let info = paid.info.clone();
             let generate_seconds = paid.generate_seconds;
@@ -169,7 +181,7 @@ impl Pipeline {
                 Ok(rendered) => break rendered,
                 Err(undecodable) if generation < MAX_GENERATIONS => {
                     tracing::warn!(error = %undecodable, "source cannot be decoded, asking for one more");
-                    paid = self.sources.make(job, held, generation + 1, &self.stopping).await?;
+                    paid = self.source(job, held, generation + 1).await?;
                 }
                 Err(undecodable) => {
                     return Err(JobError::new(Kind::SourceUndecodable, undecodable.to_string()).into());
@@ -179,16 +191,41 @@ impl Pipeline {
         self.publish(job, held, rendered).instrument(traces::step("publish")).await
     }
 
-    /// Returns the checkpointed source, or pays for one.
-    async fn source(&self, job: &Job, held: &mut Held) -> Result<Paid, Stop> {
+    /// Returns the checkpointed source of this generation or a later one, or pays for one.
+    async fn source(&self, job: &Job, held: &mut Held, generation: u32) -> Result<Paid, Stop> {
         // Nobody writes a source without a claim, so a record that we have just created has none.
         if !held.is_new()
-            && let Some(source) = self.store.read_source(&job.id).instrument(traces::step("read source")).await?
+            && let Some(source) = self.earlier_source(job, held, generation).await?
         {
             tracing::info!(source.generation = source.info.generation, "source found, not paying again");
             return Ok(Paid { info: source.info, bytes: Some(source.bytes), generate_seconds: None });
         }
-        self.sources.make(job, held, 1, &self.stopping).await
+        self.sources.make(job, held, generation, &self.stopping).await
+    }
+
+    /// Reads the checkpoint of an earlier attempt, and waits for one that a call under way may still bring: the worker that
+    /// lost its delivery to us may be alive, and its call is paid for.
+    async fn earlier_source(&self, job: &Job, held: &Held, generation: u32) -> Result<Option<Source>, Stop> {
+        let wait = held.earlier_call((self.clock)());
+        let deadline = Instant::now() + wait;
+        if !wait.is_zero() {
+            tracing::info!(at_most_ms = wait.as_millis(), "an earlier call may be under way, looking for its picture");
+        }
+        loop {
+            let found = self.store.read_source(&job.id).instrument(traces::step("read source")).await?;
+            if let Some(source) = found.filter(|source| source.info.generation >= generation) {
+                return Ok(Some(source));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            let next = deadline.min(Instant::now() + LOOK_AGAIN);
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(next) => {}
+                () = self.stopping.cancelled() => return Err(Stop::GivenBack),
+            }
+        }
     }
 
     /// Renders when there is room. The inner error means that the source is at fault.

@@ -91,11 +91,15 @@ impl SourceMaker {
                 () = self.limiter.acquire().instrument(traces::step("limit")) => {}
                 () = stopping.cancelled() => return Err(Stop::GivenBack),
             }
-            let now = (self.clock)();
-            if job.is_expired(now) {
-                return Err(Stop::Expired);
-            }
-            if !held.lasts(self.model_timeout + CLAIM_MARGIN, now) {
+            loop {
+                let now = (self.clock)();
+                if job.is_expired(now) {
+                    return Err(Stop::Expired);
+                }
+                if held.covers_a_call(self.model_timeout + CLAIM_MARGIN, now) {
+                    break;
+                }
+                // Once more if the store takes so long that the claim is no longer fresh when it is written.
                 held.advance(self.store.as_ref(), now, |_| {}).await?;
             }
             // A task of its own: the call is paid for even if the lease is lost or the attempt is over, so it ends in a

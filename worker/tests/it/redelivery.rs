@@ -8,7 +8,7 @@ use uuid::Uuid;
 use worker::error::{JobError, Kind};
 use worker::store::Source;
 
-use crate::support::{Call, World, picture};
+use crate::support::{Answer, Call, World, picture};
 
 #[tokio::test(start_paused = true)]
 async fn the_same_job_twice_in_the_queue_is_paid_once() {
@@ -96,8 +96,8 @@ async fn a_message_that_comes_back_after_its_end_changes_nothing() {
     worker.stop().await;
 }
 
-/// What a worker that was killed after its paid call leaves behind: a claim and a checkpoint.
-fn killed_after_paying(world: &World, job: &job::Job, message_id: &str) {
+/// What a worker that was killed in its call leaves behind: a claim, under which the call may last for `paying_for` more.
+fn killed_in_a_call(world: &World, job: &job::Job, message_id: &str, paying_for: i64) {
     let mut record = Record::begin(job, world.now());
     record.attempts = 1;
     record.claim = Some(Claim {
@@ -107,7 +107,13 @@ fn killed_after_paying(world: &World, job: &job::Job, message_id: &str) {
         receive_count: 0,
         deadline_at: world.now() + jiff::SignedDuration::from_secs(240),
     });
+    record.paying_until = Some(world.now() + jiff::SignedDuration::from_secs(paying_for));
     world.store.put_record(record);
+}
+
+/// And one that was killed after it: a claim and a checkpoint.
+fn killed_after_paying(world: &World, job: &job::Job, message_id: &str) {
+    killed_in_a_call(world, job, message_id, 100);
     let bytes = picture(7);
     let info = SourceInfo { model: "scripted".into(), seed: 7, bytes: bytes.len() as u64, generation: 1 };
     world.store.put_source(job.id, Source { bytes, info });
@@ -125,6 +131,58 @@ async fn the_next_delivery_takes_over_from_a_killed_worker_and_does_not_pay_agai
     assert!(world.now().duration_since(started).as_secs() < 60, "it did not wait for the dead worker's deadline");
     assert_eq!((record.attempts, record.source.unwrap().seed), (2, 7));
     assert_eq!(world.model.calls(), 0);
+    world.settled().await;
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_comes_back_during_a_call_waits_for_its_picture() {
+    let world = World::new();
+    world.model.take(Duration::from_secs(20));
+    let job = world.job("a red fox");
+    let message = world.queue.send(job.encode());
+    let (first, second) = (world.start(), world.start());
+    world.status(&job, Status::Generating).await;
+    // Cut off from the queue for longer than a lease: the message is somebody else's, and the call goes on.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.queue.expire(&message);
+    let record = world.status(&job, Status::Succeeded).await;
+    assert_eq!((record.attempts, world.model.paid("a red fox")), (2, 1));
+    world.settled().await;
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_crash_in_a_call_the_model_is_asked_again_when_that_call_must_have_ended() {
+    // By a clock that is right, one that is behind by ten minutes, one that is ahead; and long ago. 95 s is the default of
+    // MODEL_TIMEOUT_SECONDS.
+    for (paying_for, waits) in [(70, 95..130), (-600, 95..130), (3600, 95..130), (-3600, 0..10)] {
+        let world = World::new();
+        let job = world.job("a red fox");
+        let message = world.queue.send(job.encode());
+        killed_in_a_call(&world, &job, &message, paying_for);
+        let worker = world.start();
+        let started = world.now();
+        world.status(&job, Status::Succeeded).await;
+        let took = world.now().duration_since(started).as_secs();
+        assert!(waits.contains(&took), "{paying_for}: {took}");
+        assert_eq!(world.model.paid("a red fox"), 1);
+        world.settled().await;
+        worker.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_during_an_outage_does_not_wait_for_its_own_call() {
+    let world = World::new();
+    world.model.script("a red fox", [Answer::Fail(JobError::new(Kind::AccessDenied, "not yet"))]);
+    let worker = world.start();
+    let job = world.submit("a red fox");
+    let started = world.now();
+    world.status(&job, Status::Succeeded).await;
+    let took = world.now().duration_since(started).as_secs();
+    assert!(took < 20, "the first probe is after 5 s: {took}");
     world.settled().await;
     worker.stop().await;
 }
@@ -157,6 +215,23 @@ async fn our_own_write_whose_answer_was_lost_is_not_a_conflict() {
     let record = world.status(&job, Status::Succeeded).await;
     assert_eq!(record.attempts, 1);
     assert_eq!(world.model.paid("a red fox"), 1);
+    world.settled().await;
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_the_store_refuses_for_a_moment_is_made_again_and_the_claim_is_not_given_up() {
+    let world = World::new();
+    world.model.take(Duration::from_secs(10));
+    let worker = world.start();
+    let job = world.submit("a red fox");
+    world.status(&job, Status::Generating).await;
+    world.store.is_busy(3);
+    let started = world.now();
+    let record = world.status(&job, Status::Succeeded).await;
+    // Taken for lost, the claim would have to run out first.
+    assert!(world.now().duration_since(started).as_secs() < 30, "it waited");
+    assert_eq!((record.attempts, world.model.paid("a red fox")), (1, 1));
     world.settled().await;
     worker.stop().await;
 }

@@ -66,7 +66,11 @@ impl Process {
             self.world.note(|| format!("process {} is {life:?}", self.number));
             self.world.troubled(self.number);
             match life {
-                Life::Frozen => self.world.state().calls.freeze(self.number),
+                Life::Frozen => {
+                    let state = &mut *self.world.state();
+                    state.frozen.insert(self.number);
+                    state.calls.freeze(self.number);
+                }
                 Life::Running => self.world.thaws(self.number),
                 Life::Dead => {}
             }

@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::model::Calls;
+use super::model::{Call, Calls};
 use super::plan::{Odds, Plan, Service};
 use super::process::Refusal;
 use super::queue::Messages;
@@ -45,7 +45,8 @@ pub struct State {
     /// When a process was frozen or kept from the queue.
     pub trouble: Vec<(usize, Instant)>,
     pub dead: BTreeSet<usize>,
-    /// When a delivery of that job ran out while this process worked on it: somebody else has it now, rightly.
+    pub frozen: BTreeSet<usize>,
+    /// When a delivery of that job ran out while this process, once frozen, worked on it: somebody else has it now, rightly.
     pub cut_off: BTreeMap<(usize, usize), Instant>,
     pub breaches: Vec<String>,
     pub seen: Seen,
@@ -180,8 +181,12 @@ impl World {
     /// Notes that a delivery went to somebody else, `ended` being when `process` could have it no longer. Returns whether
     /// there was a reason.
     pub fn loses(&self, state: &mut State, process: usize, job: usize, ended: Instant) -> bool {
-        state.cut_off.insert((process, job), Instant::now());
-        state.seen.cut_off_in_a_call += state.calls.write_off(|call| call.process == process && call.job == job);
+        // Nobody can wait for a process that stands still. For one that is only kept from its queue they do.
+        if state.frozen.contains(&process) {
+            state.cut_off.insert((process, job), Instant::now());
+        }
+        let is_out = |call: &Call| call.process == process && call.job == job && call.was_frozen;
+        state.seen.cut_off_in_a_call += state.calls.write_off(is_out);
         let of_lease = |at: Instant| at <= ended && ended <= at + LEASE + SLACK;
         let was_troubled = state.trouble.iter().any(|(who, at)| *who == process && of_lease(*at));
         was_troubled || state.dead.contains(&process) || self.queue_was_out(ended)

@@ -36,6 +36,8 @@ struct State {
     /// Keys of pictures that a record told of before they were there.
     told_too_early: Vec<String>,
     lose_next_answer: bool,
+    /// So many writes are refused with a conflict although nobody else writes.
+    busy: usize,
     published_by_another: Option<(Record, Bytes)>,
 }
 
@@ -52,6 +54,11 @@ impl MemoryStore {
     /// The next record is written, and the answer gets lost on the way.
     pub fn lose_next_answer(&self) {
         self.state().lose_next_answer = true;
+    }
+
+    /// The next `times` records are refused, as S3 does with 409 while another conditional write is under way.
+    pub fn is_busy(&self, times: usize) {
+        self.state().busy = times;
     }
 
     /// Just before the next picture is written, somebody else has published this one.
@@ -127,6 +134,10 @@ impl MemoryStore {
         self.check(Call::WriteRecord)?;
         let mut state = self.state();
         let found = state.records.get(&record.id).map(|(_, version)| *version);
+        if state.busy > 0 {
+            state.busy -= 1;
+            return Err(StoreError::Conflict);
+        }
         if !allowed(found) {
             return Err(StoreError::Conflict);
         }
