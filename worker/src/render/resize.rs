@@ -1,7 +1,8 @@
 //! `Pixels` of any shape to a centred square of one size.
 
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{FilterType, IntoImageView, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{Image, TypedCroppedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::{Pixels, RenderError};
 
@@ -20,9 +21,7 @@ pub fn to_square(pixels: Pixels, side: u32) -> Result<Pixels, RenderError> {
         return Ok(crop(&pixels, left, top, side));
     }
     // A view and not the resizer's own crop box, whose edges take colour from beyond the crop.
-    let source = view(&pixels)?;
-    let square = CroppedImage::new(&source, left, top, shorter, shorter).map_err(failed)?;
-    resample(&square, side, FilterType::Lanczos3)
+    resample(&view(&pixels, left, top, shorter, shorter)?, side, FilterType::Lanczos3)
 }
 
 /// Scales a square to one of `side`.
@@ -30,7 +29,7 @@ pub fn to_square(pixels: Pixels, side: u32) -> Result<Pixels, RenderError> {
 /// # Errors
 /// [`RenderError::Encode`]: we failed, the source is fine.
 pub(super) fn scaled(square: &Pixels, side: u32) -> Result<Pixels, RenderError> {
-    resample(&view(square)?, side, FilterType::Lanczos3)
+    resample(&whole(square)?, side, FilterType::Lanczos3)
 }
 
 /// Scales all of `pixels` to a square of `side` by averaging: for thumbnails.
@@ -38,7 +37,7 @@ pub(super) fn scaled(square: &Pixels, side: u32) -> Result<Pixels, RenderError> 
 /// # Errors
 /// [`RenderError::Encode`]: we failed, the source is fine.
 pub(super) fn averaged(pixels: &Pixels, side: u32) -> Result<Pixels, RenderError> {
-    resample(&view(pixels)?, side, FilterType::Box)
+    resample(&whole(pixels)?, side, FilterType::Box)
 }
 
 fn crop(pixels: &Pixels, left: u32, top: u32, side: u32) -> Pixels {
@@ -50,14 +49,24 @@ fn crop(pixels: &Pixels, left: u32, top: u32, side: u32) -> Pixels {
     Pixels { width: side, height: side, rgb }
 }
 
-fn view(pixels: &Pixels) -> Result<ImageRef<'_>, RenderError> {
-    ImageRef::new(pixels.width, pixels.height, &pixels.rgb, PixelType::U8x3).map_err(failed)
+/// One type of view for everything: each costs the compiler a resizer of its own. So does each type of pixel, which is why
+/// nothing here leaves that to be chosen at run time.
+type View<'a> = TypedCroppedImage<'a, TypedImageRef<'a, U8x3>>;
+
+fn view(pixels: &Pixels, left: u32, top: u32, width: u32, height: u32) -> Result<View<'_>, RenderError> {
+    let all = TypedImageRef::from_buffer(pixels.width, pixels.height, &pixels.rgb).map_err(failed)?;
+    TypedCroppedImage::new(all, left, top, width, height).map_err(failed)
 }
 
-fn resample(source: &impl IntoImageView, side: u32, filter: FilterType) -> Result<Pixels, RenderError> {
+fn whole(pixels: &Pixels) -> Result<View<'_>, RenderError> {
+    view(pixels, 0, 0, pixels.width, pixels.height)
+}
+
+fn resample(source: &View<'_>, side: u32, filter: FilterType) -> Result<Pixels, RenderError> {
     let mut target = Image::new(side, side, PixelType::U8x3);
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
-    Resizer::new().resize(source, &mut target, &options).map_err(failed)?;
+    let mut typed = target.typed_image_mut().ok_or_else(|| failed("another type of pixel"))?;
+    Resizer::new().resize_typed(source, &mut typed, &options).map_err(failed)?;
     Ok(Pixels { width: side, height: side, rgb: target.into_vec() })
 }
 
