@@ -111,7 +111,7 @@ fn words(picture: &Picture) -> &'static str {
         State::Job(Status::Failed) => "Not made",
         State::Job(Status::Blocked) => "Refused",
         State::Job(Status::Canceled) => "Cancelled",
-        State::Job(Status::Expired) => "Came too late",
+        State::Job(Status::Expired) => "Not made in time",
     }
 }
 

@@ -8,6 +8,7 @@ on_both_databases!(
     an_assignment_goes_from_the_form_to_the_picture,
     a_refused_description_says_why_and_is_kept,
     thirty_pictures_are_one_batch_and_what_has_not_started_can_be_canceled,
+    a_job_that_failed_or_came_too_late_says_so_and_is_made_again_on_request,
     an_answer_is_saved_and_submitted_once_and_the_teacher_reads_it,
     the_gallery_is_searched_and_paged,
     a_form_sent_twice_is_one_assignment_and_one_job,
@@ -157,6 +158,33 @@ async fn thirty_pictures_are_one_batch_and_what_has_not_started_can_be_canceled(
     let page = until_it_says(&mut teacher, &path, "9 of 30 pictures are ready, 10 on the way, 11 not made.").await;
     assert_eq!(api.calls("cancel"), 11, "what a worker has begun with is not withdrawn");
     assert_eq!(page.text.matches("<strong>Cancelled</strong>").count(), 11);
+    portal.stop().await;
+}
+
+async fn a_job_that_failed_or_came_too_late_says_so_and_is_made_again_on_request(db: Db) {
+    let api = ScriptedApi::start().await;
+    let portal = TestPortal::start(&db, &api.url()).await;
+    let mut teacher = portal.teacher().await;
+    let page = create(&mut teacher, "Farm", &["a fox", "a hen"]).await;
+    eventually("the jobs", async || (api.jobs().len() == 2).then_some(())).await;
+    api.set("fox", "failed");
+    api.set("hen", "expired");
+    let page = until_it_says(&mut teacher, &page.path, "0 of 2 pictures are ready, 2 not made.").await;
+    page.says("Making the image failed several times.");
+    page.says("Not made in time");
+    // A student is told that there is none, and what it would show.
+    let mut student = portal.student("Ada").await;
+    let seen = student.get(&page.path).await;
+    seen.says("There is no picture yet.");
+    seen.does_not_say("failed");
+
+    let before: Vec<u64> = api.jobs().iter().map(|(_, seed)| *seed).collect();
+    let again = format!("/pictures/{}/again", page.pictures()[0]);
+    let page = teacher.submit(&page, &again, &[("form_key", page.field("form_key"))]).await;
+    eventually("another job", async || (api.jobs().len() == 3).then_some(())).await;
+    assert!(api.jobs().iter().any(|(prompt, seed)| prompt == "a fox" && !before.contains(seed)), "another seed");
+    api.set("fox", "succeeded");
+    until_it_says(&mut teacher, &page.path, "1 of 2 pictures are ready, 1 not made.").await;
     portal.stop().await;
 }
 

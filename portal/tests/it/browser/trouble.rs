@@ -4,6 +4,26 @@ use nix::sys::signal::Signal;
 
 use super::{Browser, House};
 
+/// Whoever closes the browser finds the picture when coming back: nothing of its way depends on an open page.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_that_is_closed_in_the_middle_of_a_job_costs_nothing() {
+    let Some(browser) = Browser::start().await else { return };
+    let house = House::start("500ms", &[]).await;
+    house.sign_in_teacher(&browser).await;
+    create(&browser, &house, "A slow one", "a tortoise [[latency:4s]]").await;
+    browser.until_it_says("Being drawn").await;
+    browser.close().await;
+
+    let Some(browser) = Browser::start().await else { return };
+    house.sign_in_teacher(&browser).await;
+    browser.open(&house.url("/assignments?q=slow")).await;
+    browser.until("the picture", "document.querySelector('img.picture')?.complete").await;
+    assert_eq!(browser.shifts().await, [""; 0]);
+    assert_eq!(house.paid(Some("a tortoise [[latency:4s]]")).await, 1);
+    browser.close().await;
+    house.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn refusal_restart_and_an_api_that_is_away() {
     let Some(browser) = Browser::start().await else { return };

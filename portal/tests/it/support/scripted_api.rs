@@ -142,6 +142,10 @@ impl Script {
             let title = "The image model refused this description because of its content policy.";
             view["error"] = json!({ "code": "content_filtered", "title": title, "detail": "", "retryable": false });
         }
+        if job.status == "failed" {
+            let title = "Making the image failed several times.";
+            view["error"] = json!({ "code": "attempts_exhausted", "title": title, "detail": "", "retryable": true });
+        }
         ([("retry-after", "0")], Json(view)).into_response()
     }
 }
@@ -197,7 +201,9 @@ async fn cancel(State(script): Shared, headers: HeaderMap, Path(key): Path<Strin
     }
     match script.jobs.get_mut(&key) {
         None => problem(404, "job_not_found"),
-        Some(job) if ["succeeded", "blocked", "failed"].contains(&job.status) => problem(409, "job_already_final"),
+        Some(job) if ["succeeded", "blocked", "failed", "expired"].contains(&job.status) => {
+            problem(409, "job_already_final")
+        }
         Some(job) => {
             job.status = "canceled";
             script.view(&key)
