@@ -75,9 +75,12 @@ pub async fn run(workspace: &Path, tools: &Path, args: &TestArgs) -> Result<(), 
     if args.tests_only {
         tests.await?;
     } else {
-        // Emulators are waited for more than computed on, so Terraform's checks cost next to no time beside the tests.
-        let (tested, deployed) = tokio::join!(tests, deployment(workspace, tools));
+        // Emulators are waited for more than computed on, and so is what recovers from a fault: this costs little time beside
+        // the tests.
+        let (tested, (deployed, survived)) =
+            tokio::join!(tests, async { (deployment(workspace, tools).await, faults(workspace).await) });
         tested?;
+        survived?;
         if !dependencies(workspace, tools).await? {
             skipped.push("advisories: their database cannot be reached from here");
         }
@@ -114,6 +117,12 @@ async fn deployment(workspace: &Path, tools: &Path) -> Result<bool, CheckError> 
     let this = std::env::current_exe().map_err(|source| CheckError::Start { command: "dev".to_owned(), source })?;
     beside(workspace, &this, &["terraform", "--no-build"]).await?;
     Ok(true)
+}
+
+/// A short run of the fault suite, the same one every time: docs/reliability.md has the long ones.
+async fn faults(workspace: &Path) -> Result<(), CheckError> {
+    let this = std::env::current_exe().map_err(|source| CheckError::Start { command: "dev".to_owned(), source })?;
+    beside(workspace, &this, &["chaos", "--minutes", "5", "--seed", "1", "--no-build"]).await
 }
 
 /// The simulation of the scaling is worth as much as its plan is that of the configuration.

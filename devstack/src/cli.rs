@@ -11,7 +11,7 @@ use service::{health, shutdown, telemetry};
 use tokio::process::Command as Process;
 
 use crate::alone;
-use crate::bedrock::{BedrockArgs, BedrockOptions, Latency};
+use crate::bedrock::BedrockArgs;
 use crate::bench::{BenchArgs, bench};
 use crate::cdn::CdnArgs;
 use crate::chaos::{self, ChaosArgs, ChaosError};
@@ -22,12 +22,11 @@ use crate::mutations::{MutationsArgs, prove};
 use crate::soak::{SoakArgs, soak};
 use crate::stack::ports::loopback;
 use crate::stack::provision::ProvisionArgs;
-use crate::stack::{
-    DataDir, LocalAwsKind, PortArgs, Ports, STOP_GRACE, Stack, StackOptions, read_endpoints, read_secrets, watch,
-};
+use crate::stack::{DataDir, PortArgs, Ports, STOP_GRACE, read_endpoints, read_secrets, watch};
 use crate::submit::{SubmitArgs, submit};
 use crate::terraform::{self, TerraformArgs};
 use crate::traces::TracesArgs;
+use crate::up::{UpArgs, up};
 
 /// The whole system on this machine: no AWS account, no containers.
 #[derive(Debug, Parser)]
@@ -84,27 +83,6 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-struct UpArgs {
-    /// Number of workers.
-    #[arg(long, env = "DEV_WORKERS", default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=64))]
-    workers: u16,
-    /// Start the binaries as they are.
-    #[arg(long)]
-    no_build: bool,
-    /// What the processes log, in the syntax of tracing-subscriber's `EnvFilter`.
-    #[arg(long, env = "LOG_FILTER", default_value = "info", value_name = "FILTER")]
-    log_filter: String,
-    /// Whose SQS and S3: the embedded ones keep their data, the other forgets it and needs Python 3.
-    #[arg(long, default_value = "embedded", value_enum)]
-    aws: LocalAwsKind,
-    /// Time the model takes: `800ms`, `200ms..2s`, or `lognormal:MEDIAN,P99`.
-    #[arg(long, env = "BEDROCK_STANDIN_LATENCY", default_value = "lognormal:800ms,2500ms", value_name = "LATENCY")]
-    model_latency: Latency,
-    #[command(flatten)]
-    ports: PortArgs,
-}
-
-#[derive(Debug, Args)]
 struct ResetArgs {
     /// Remove installed tools as well.
     #[arg(long)]
@@ -158,82 +136,6 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
     tokio::runtime::Runtime::new()?.block_on(command)
-}
-
-async fn up(dir: &Path, args: UpArgs) -> Outcome {
-    let signal = shutdown::on_signal()?;
-    init_logs()?;
-    if !args.no_build && !build().await? {
-        return Err("the build failed: see above".into());
-    }
-    let options = StackOptions {
-        ports: Ports::from(&args.ports),
-        aws: args.aws,
-        workers: usize::from(args.workers),
-        portal: true,
-        print: true,
-        log_filter: args.log_filter,
-        bedrock: BedrockOptions { latency: args.model_latency, ..BedrockOptions::default() },
-        ..StackOptions::new(dir, binaries_dir()?)
-    };
-    let stack = tokio::select! {
-        stack = Stack::start(options) => stack?,
-        () = signal.cancelled() => return Ok(ExitCode::SUCCESS),
-    };
-    println!("{}", summary(&stack));
-    let failure = tokio::select! {
-        () = signal.cancelled() => None,
-        reason = stack.failed() => Some(reason),
-    };
-    println!(
-        "\nStopping: jobs in progress may finish, at most {} s. Ctrl-C again does not wait.",
-        STOP_GRACE.as_secs()
-    );
-    stack.stop().await;
-    match failure {
-        Some(reason) => Err(reason.into()),
-        None => Ok(ExitCode::SUCCESS),
-    }
-}
-
-/// What a person needs to know of a running stack.
-fn summary(stack: &Stack) -> String {
-    let endpoints = stack.endpoints();
-    let (api, key) = (&endpoints.api_url, stack.api_key());
-    let admin = stack.admin_urls().join("  ");
-    let (email, password, code) = stack.portal_access();
-    let portal = stack.portal_url().unwrap_or("(none)");
-    format!(
-        "
-The stack is up. Ctrl-C stops it; what is queued and stored stays.
-
-  portal       {portal}
-    teachers   {email}  password {password}
-    students   class code {code}
-
-  API          {api}
-  docs         {api}/docs
-  CDN          {}
-  admin        {admin}   (/live /ready /metrics)
-  SQS          {}
-  queue        {}
-  dead letter  {}
-  S3           {}   (bucket {})
-  Bedrock      {}
-  logs         {}
-
-  cargo dev submit \"a red fox in the snow\"
-  curl {api}/v1/jobs -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{{\"prompt\":\"a red fox\"}}'
-",
-        endpoints.cdn_url,
-        endpoints.sqs_url,
-        endpoints.queue_url,
-        endpoints.dead_letter_url,
-        endpoints.s3_url,
-        endpoints.bucket,
-        endpoints.bedrock_url,
-        stack.logs_dir().display(),
-    )
 }
 
 async fn picture(dir: &Path, args: SubmitArgs) -> Outcome {
@@ -389,7 +291,7 @@ async fn mutate(dir: &Path, args: MutationsArgs) -> Outcome {
 }
 
 /// Builds what a stack starts.
-async fn build() -> std::io::Result<bool> {
+pub(crate) async fn build() -> std::io::Result<bool> {
     let command = "build --release --locked --package devstack --package api --package worker --package portal --bins";
     cargo(command.split(' ')).await
 }
@@ -422,7 +324,7 @@ fn workspace() -> PathBuf {
 }
 
 /// The other binaries are built beside this one.
-fn binaries_dir() -> std::io::Result<PathBuf> {
+pub(crate) fn binaries_dir() -> std::io::Result<PathBuf> {
     let mut path = std::env::current_exe()?;
     path.pop();
     Ok(path)

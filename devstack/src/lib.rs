@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod cli;
+mod up;
 mod alone;
 pub mod stack;
 pub mod submit;
@@ -14,6 +15,7 @@ pub mod cdn;
 mod python_server;
 pub mod ministack;
 pub mod traces;
+mod tls_edge;
 pub mod moto;
 pub mod terraform;
 pub mod containers;

@@ -1,4 +1,4 @@
-//! `TlsEdge`: the TLS end of a distribution on loopback, which the emulator's distribution has not.
+//! `TlsEdge`: ends TLS on loopback in front of what has none, as an emulator or its distribution.
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ const LINE_OF_PEM: usize = 64;
 
 /// Ends TLS for one host with a certificate of its own, until it is dropped.
 #[derive(Debug)]
-pub(super) struct TlsEdge {
+pub(crate) struct TlsEdge {
     addr: SocketAddr,
     certificate: String,
     _serving: JoinSet<()>,
@@ -48,7 +48,7 @@ struct Emulator {
 
 impl TlsEdge {
     /// Starts on a free loopback port, in front of an emulator.
-    pub(super) async fn start(host: &str, endpoint: &str) -> io::Result<Self> {
+    pub(crate) async fn start(host: &str, endpoint: &str) -> io::Result<Self> {
         let made = rcgen::generate_simple_self_signed(vec![host.to_owned()]).map_err(io::Error::other)?;
         let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -72,12 +72,12 @@ impl TlsEdge {
         Ok(Self { addr, certificate: pem(made.cert.der()), _serving: serving })
     }
 
-    pub(super) fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Returns what a client has to trust, as PEM.
-    pub(super) fn certificate(&self) -> &str {
+    pub(crate) fn certificate(&self) -> &str {
         &self.certificate
     }
 }

@@ -16,9 +16,12 @@ use super::proc::usage;
 use super::{BenchError, REQUEST_TIMEOUT, env, exposition, flame, tools};
 use crate::stack::ports::{chosen, loopback};
 use crate::stack::{Stack, StackOptions};
+use crate::tls_edge::TlsEdge;
 
 /// Requests before each measurement.
 const WARM_UP: u32 = 300;
+/// Where the SDK finds SQS.
+const SQS_ENDPOINT: &str = "AWS_ENDPOINT_URL_SQS";
 /// How long the process is sampled for a flame graph.
 const SAMPLED: Duration = Duration::from_secs(5);
 /// Of the length that people write.
@@ -46,6 +49,9 @@ pub struct ApiArgs {
     /// Another build of image-api to measure in turn with this one, such as that of an earlier commit.
     #[arg(long, value_name = "FILE")]
     pub beside: Option<PathBuf>,
+    /// Measure image-api once more in turn, reaching SQS over TLS as on AWS. The flame graph is of that one.
+    #[arg(long, conflicts_with = "beside")]
+    pub tls: bool,
     /// Draw where image-api spends its CPU, as an SVG: one more load, under `perf`.
     #[arg(long, value_name = "FILE")]
     pub flame: Option<PathBuf>,
@@ -69,7 +75,8 @@ pub(super) async fn compare(
     // Until the run has succeeded its logs are worth more than the space.
     data.disable_cleanup(true);
     let stack = Stack::start(options).await?;
-    let measured = rounds(args, &stack, &python, &workspace.join("loadtest/peers/fastapi/app.py")).await;
+    let app = workspace.join("loadtest/peers/fastapi/app.py");
+    let measured = rounds(args, &stack, &binaries.join("image-api"), &python, &app).await;
     stack.stop().await;
     data.disable_cleanup(measured.is_err());
     measured
@@ -88,7 +95,13 @@ struct Subject {
     metrics_url: Option<String>,
 }
 
-async fn rounds(args: &ApiArgs, stack: &Stack, python: &Path, app: &Path) -> Result<ApiReport, BenchError> {
+async fn rounds(
+    args: &ApiArgs,
+    stack: &Stack,
+    image_api: &Path,
+    python: &Path,
+    app: &Path,
+) -> Result<ApiReport, BenchError> {
     let http = client();
     let port = chosen(0).map_err(|source| BenchError::Io { what: "a free port", source })?;
     let base = format!("http://{}", loopback(port));
@@ -112,8 +125,14 @@ async fn rounds(args: &ApiArgs, stack: &Stack, python: &Path, app: &Path) -> Res
         },
         Subject { pid: participants[0].pid(), url: format!("{base}/v1/jobs"), metrics_url: None },
     ];
-    if let Some(program) = &args.beside {
-        let (participant, subject) = other_build(program, stack, &http).await?;
+    let edge = if args.tls { Some(over_tls(stack).await?) } else { None };
+    let other = match (&args.beside, &edge) {
+        (Some(program), _) => Some(("the other build", program.as_path(), vec![])),
+        (None, Some((_edge, variables))) => Some(("SQS over TLS", image_api, variables.clone())),
+        (None, None) => None,
+    };
+    if let Some((_, program, variables)) = &other {
+        let (participant, subject) = another(program, variables, stack, &http).await?;
         participants.push(participant);
         subjects.push(subject);
     }
@@ -130,17 +149,18 @@ async fn rounds(args: &ApiArgs, stack: &Stack, python: &Path, app: &Path) -> Res
         }
         direct.push(sent_directly(stack, args).await?);
     }
-    for participant in participants {
-        participant.stop(stack).await?;
-    }
     if let Some(svg) = &args.flame {
-        let load = together(stack, &subjects[0], u32::MAX, args.clients);
+        let subject = &subjects[if args.tls { 2 } else { 0 }];
+        let load = together(stack, subject, u32::MAX, args.clients);
         let title = format!("image-api, {} clients that never rest", args.clients);
-        let sampling = flame::sample(subjects[0].pid, SAMPLED, &title, svg);
+        let sampling = flame::sample(subject.pid, SAMPLED, &title, svg);
         tokio::select! {
             sampled = sampling => sampled?,
             ended = load => drop(ended?),
         }
+    }
+    for participant in participants {
+        participant.stop(stack).await?;
     }
     let mut sides = turns.into_iter().map(|[together, apart]| (Side::of(together), Side::of(apart)));
     let mut next = || sides.next().ok_or_else(gone);
@@ -148,6 +168,7 @@ async fn rounds(args: &ApiArgs, stack: &Stack, python: &Path, app: &Path) -> Res
     let (beside_together, beside_apart) = sides.next().unzip();
     Ok(ApiReport {
         rounds: args.rounds,
+        beside: other.map(|(name, ..)| name),
         together: Load {
             name: format!("{} clients that never rest", args.clients),
             ours: our_together,
@@ -167,9 +188,23 @@ async fn rounds(args: &ApiArgs, stack: &Stack, python: &Path, app: &Path) -> Res
     })
 }
 
-/// Starts another build of image-api on the same queue.
-async fn other_build(
+/// Starts an end of TLS in front of SQS. Returns with it what a process needs to go through it.
+async fn over_tls(stack: &Stack) -> Result<(TlsEdge, Vec<(String, String)>), BenchError> {
+    let io = |source| BenchError::Io { what: "the end of TLS in front of SQS", source };
+    let endpoint = stack.child_env().iter().find(|(name, _)| name == SQS_ENDPOINT);
+    let (_, endpoint) = endpoint.ok_or_else(|| io(std::io::Error::other("the stack names no SQS")))?;
+    let edge = TlsEdge::start("localhost", endpoint).await.map_err(io)?;
+    let certificate = stack.logs_dir().join("sqs.pem");
+    tokio::fs::write(&certificate, edge.certificate()).await.map_err(io)?;
+    let url = format!("https://localhost:{}", edge.addr().port());
+    let variables = env([(SQS_ENDPOINT, url.as_str()), ("SSL_CERT_FILE", &certificate.to_string_lossy())]);
+    Ok((edge, variables))
+}
+
+/// Starts one more image-api on the same queue.
+async fn another(
     program: &Path,
+    changed: &[(String, String)],
     stack: &Stack,
     http: &reqwest::Client,
 ) -> Result<(Participant, Subject), BenchError> {
@@ -178,8 +213,9 @@ async fn other_build(
     let mut variables = stack.child_env().to_vec();
     variables.extend(unlimited());
     variables.extend(env([("LISTEN_ADDR", &listen.to_string()), ("ADMIN_ADDR", &admin.to_string())]));
+    variables.extend(changed.iter().cloned());
     let candidate = Candidate {
-        name: "the other build of image-api",
+        name: "the other image-api",
         program: program.to_owned(),
         args: vec![],
         env: variables,

@@ -27,7 +27,7 @@ pub struct Load {
     pub name: String,
     pub ours: Side,
     pub baseline: Side,
-    /// Another build of image-api, where one was asked for.
+    /// Another image-api, where one was asked for.
     pub beside: Option<Side>,
     /// `SendMessage` by the load generator itself, at the same rate.
     pub direct_p50_ms: Option<f64>,
@@ -38,6 +38,8 @@ pub struct Load {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ApiReport {
     pub rounds: u32,
+    /// What the other image-api is.
+    pub beside: Option<&'static str>,
     pub together: Load,
     pub apart: Load,
 }
@@ -76,7 +78,8 @@ impl fmt::Display for ApiReport {
                 "jobs in a call",
             ];
             writeln!(f, "| {} |\n|---|{}", header.join(" | "), "---:|".repeat(header.len() - 1))?;
-            let beside = load.beside.as_ref().map(|side| ("image-api, the other build", side));
+            let name = format!("image-api, {}", self.beside.unwrap_or("another"));
+            let beside = load.beside.as_ref().map(|side| (name.as_str(), side));
             for (name, side) in
                 [("image-api", &load.ours), ("FastAPI, boto3", &load.baseline)].into_iter().chain(beside)
             {
@@ -122,7 +125,7 @@ mod tests {
             direct_p50_ms: direct_p99_ms,
             direct_p99_ms,
         };
-        ApiReport { rounds: 2, together: load(None), apart: load(Some(1.25)) }
+        ApiReport { rounds: 2, beside: Some("the other build"), together: load(None), apart: load(Some(1.25)) }
     }
 
     #[test]

@@ -209,7 +209,8 @@ impl Stack {
                 let (name, path) = ("portal".to_owned(), path.clone());
                 let (env_remove, restart) = (settings::FOREIGN, options.restart);
                 // It tells on its one port whether it is ready.
-                let program = Program { name, path, env, env_remove, restart, admin: listen };
+                let program =
+                    Program { name, path, args: vec!["serve".to_owned()], env, env_remove, restart, admin: listen };
                 Some(Process::start(program, output, Arc::clone(&watchdog)))
             }
             None => None,

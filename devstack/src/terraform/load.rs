@@ -9,11 +9,11 @@ use reqwest::{Client, header};
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::edge::TlsEdge;
 use super::pipeline::{PipelineError, Site, wrong};
 use super::resources;
 use super::user_data::resource;
 use crate::stack::settings::FOREIGN;
+use crate::tls_edge::TlsEdge;
 
 /// Pictures made beforehand included.
 const JOBS: u64 = 8;

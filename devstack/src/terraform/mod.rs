@@ -1,7 +1,6 @@
 //! `cargo dev terraform`: applies the configuration to emulators, plans again, runs the pipeline on it, destroys it.
 
 mod drift;
-mod edge;
 mod emulator;
 mod instance;
 mod load;
