@@ -119,6 +119,22 @@ mod tests {
     }
 
     #[test]
+    fn shorter_and_longer_parts_are_refused() {
+        let id = JobId::from_parts(Uuid::from_u128(0xabc), [0xab; MAC_BYTES]).to_string();
+        let (uuid, mac) = id.split_once('-').unwrap();
+        // The UUID with hyphens is one as well, and a short number is a number.
+        let hyphens = Uuid::from_u128(0xabc).to_string();
+        for text in [
+            format!("{uuid}-{}", mac.get(1..).unwrap()),
+            format!("{uuid}-0{mac}"),
+            format!("{}-{mac}", uuid.get(1..).unwrap()),
+        ] {
+            assert_eq!(text.parse::<JobId>(), Err(InvalidJobId), "{text}");
+        }
+        assert_eq!(format!("{hyphens}-{mac}").parse::<JobId>(), Err(InvalidJobId));
+    }
+
+    #[test]
     fn upper_case_and_signs_are_refused() {
         let id = JobId::from_parts(Uuid::from_u128(0xabc), [0xab; MAC_BYTES]);
         assert_eq!(id.to_string().to_uppercase().parse::<JobId>(), Err(InvalidJobId));

@@ -137,6 +137,14 @@ mod tests {
     }
 
     #[test]
+    fn the_shortest_secret_is_taken_and_a_shorter_one_is_not() {
+        let shortest = "s".repeat(MIN_SECRET_CHARS);
+        assert!(shortest.parse::<IdKeys>().is_ok());
+        let error = format!("{shortest},{}", shortest.get(1..).unwrap()).parse::<IdKeys>().unwrap_err();
+        assert_eq!(error, InvalidIdKeys::TooShort { position: 2, chars: MIN_SECRET_CHARS - 1 });
+    }
+
+    #[test]
     fn an_invented_id_does_not_verify() {
         let keys = keys(OLD);
         let invented = JobId::from_parts(Uuid::now_v7(), [7; MAC_BYTES]);

@@ -124,6 +124,7 @@ mod tests {
     #[test]
     fn the_wire_form_comes_back() {
         for format in ImageFormat::ALL {
+            assert_eq!(format.content_type(), format!("image/{}", format.as_str()));
             let spec = RenditionSpec::new(256, format).unwrap();
             let wire = serde_json::to_string(&spec).unwrap();
             assert_eq!(wire, format!(r#"{{"width":256,"format":"{}"}}"#, format.as_str()));

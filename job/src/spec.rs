@@ -169,6 +169,12 @@ mod tests {
     }
 
     #[test]
+    fn what_was_asked_for_is_kept_as_it_is() {
+        let spec = JobSpec::new(" a fox ".into(), Some("text".into()), Some(7)).unwrap();
+        assert_eq!((spec.prompt(), spec.negative_prompt(), spec.seed()), (" a fox ", Some("text"), Some(7)));
+    }
+
+    #[test]
     fn length_counts_characters_not_bytes() {
         assert!(spec(&"狐".repeat(MAX_PROMPT_CHARS)).is_ok());
         let error = spec(&"狐".repeat(MAX_PROMPT_CHARS + 1)).unwrap_err();
