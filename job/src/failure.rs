@@ -85,7 +85,17 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_never_retryable() {
-        assert!(!Failure::new(FailureCode::ContentFiltered, "Filter reason: prompt").retryable);
+    fn a_refusal_is_never_retryable_and_what_passes_is() {
+        for (code, retryable) in FailureCode::ALL.into_iter().zip([false, false, true, true]) {
+            assert_eq!(Failure::new(code, "Filter reason: prompt").retryable, retryable, "{}", code.as_str());
+        }
+    }
+
+    #[test]
+    fn each_title_is_a_sentence_that_says_what_to_do() {
+        for code in FailureCode::ALL {
+            let title = Failure::new(code, "").title;
+            assert!(title.starts_with("The ") && title.contains("try again") || title.contains("Try again"), "{title}");
+        }
     }
 }

@@ -142,6 +142,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn without_a_seed_of_its_own_a_job_has_one_that_follows_from_all_of_its_id() {
+        let job = Job::decode(GOLDEN_V2).unwrap();
+        // The four words of the UUID, each in it.
+        let folded: u32 = 0x018f_3a5e ^ 0x7c00_7cc4 ^ 0xa1f0_0123 ^ 0x4567_89ab;
+        assert_eq!(job.model_seed(u32::MAX), folded);
+        assert_eq!(Job::decode(GOLDEN_V1).unwrap().model_seed(u32::MAX), 7);
+    }
+
     /// The wire form of version 1, as a queue may still hold it after an update. Never edit the text: add a version.
     const GOLDEN_V1: &str = r#"{"v":1,"id":"018f3a5e7c007cc4a1f00123456789ab-0011223344556677","tenant":"north","spec":{"prompt":"a red fox","negative_prompt":"text","seed":7},"submitted_at":"2026-11-24T10:00:00Z","deadline_at":"2026-11-24T10:05:00Z","trace":{"traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01","correlation_id":"assignment-42"},"added_later":true}"#;
 

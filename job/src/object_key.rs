@@ -55,3 +55,34 @@ pub fn record_key(id: &JobId) -> String {
 pub fn source_key(id: &JobId) -> String {
     format!("sources/{id}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Terraform's lifecycle rules, the policies and the CDN's path pattern name these prefixes: docs/adr before a change.
+    #[test]
+    fn keys_are_where_the_rest_of_the_system_looks_for_them() {
+        let text = "018f3a5e7c007cc4a1f00123456789ab-0011223344556677";
+        let id: JobId = text.parse().unwrap();
+        let avif = RenditionSpec::new(256, ImageFormat::Avif).unwrap();
+        assert_eq!(image_key(&id), format!("images/{text}.webp"));
+        assert_eq!(rendition_key(&id, RenditionSpec::STANDARD), image_key(&id));
+        assert_eq!(rendition_key(&id, avif), format!("images/{text}-256.avif"));
+        assert_eq!(record_key(&id), format!("records/{text}.json"));
+        assert_eq!(source_key(&id), format!("sources/{text}"));
+    }
+
+    #[test]
+    fn only_pictures_are_cached_and_each_kind_has_its_type() {
+        let [webp, avif] = [ImageFormat::Webp, ImageFormat::Avif].map(ObjectKind::Image);
+        for (kind, cache_control, content_type) in [
+            (webp, "public, max-age=31536000, immutable", "image/webp"),
+            (avif, "public, max-age=31536000, immutable", "image/avif"),
+            (ObjectKind::Record, "private, no-store", "application/json"),
+            (ObjectKind::Source, "private, no-store", "application/octet-stream"),
+        ] {
+            assert_eq!((kind.cache_control(), kind.content_type()), (cache_control, content_type));
+        }
+    }
+}
