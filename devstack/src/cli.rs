@@ -162,7 +162,7 @@ async fn measure(dir: &Path, args: BenchArgs) -> Outcome {
     let (workspace, binaries) = (workspace(), binaries_dir()?);
     let report = tokio::select! {
         report = bench(&args, dir, &binaries, &workspace) => report?,
-        () = signal.cancelled() => return Ok(ExitCode::FAILURE),
+        () = signal.cancelled() => return Err("interrupted: nothing was measured".into()),
     };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

@@ -113,7 +113,8 @@ mod tests {
     fn a_code_survives_how_people_write_it() {
         let code = class_code();
         assert_eq!(code.len(), CODE_CHARS);
-        let written = format!(" {}-{} ", code[..4].to_lowercase(), &code[4..]);
+        let (first, rest) = code.split_at(4);
+        let written = format!(" {}-{rest} ", first.to_lowercase());
         assert_eq!(normalised_code(&written), code);
     }
 }

@@ -256,13 +256,19 @@ impl Held {
     async fn write(&mut self, store: &dyn ObjectStore, next: Record) -> Result<(), WriteError> {
         for round in 0..MAX_ROUNDS {
             match store.replace_record(&next, &self.etag).await {
-                Ok(etag) => return Ok(self.wrote(next, etag)),
+                Ok(etag) => {
+                    self.wrote(next, etag);
+                    return Ok(());
+                }
                 Err(StoreError::Failed(error)) => return Err(WriteError::Failed(error)),
                 Err(StoreError::Conflict) => {}
             }
             match store.read_record(&next.id).await.map_err(WriteError::Failed)? {
                 // A write of ours whose answer was lost conflicts with itself when it is repeated.
-                Some((found, etag)) if found == next => return Ok(self.wrote(next, etag)),
+                Some((found, etag)) if found == next => {
+                    self.wrote(next, etag);
+                    return Ok(());
+                }
                 // Nobody has written it: the store was busy with the object, and asks for another try.
                 Some((found, etag)) if found == self.record => self.etag = etag,
                 _ => return Err(WriteError::Lost),

@@ -26,7 +26,7 @@ fn a_render_takes_at_most_its_pixels_and_six_tenths() {
             ("RGB PNG", rgb.clone(), ImageFormat::Png, true),
             ("RGBA PNG", rgb.to_rgba8().into(), ImageFormat::Png, true),
             ("JPEG", rgb.clone(), ImageFormat::Jpeg, true),
-            // What no model of ours returns: 16 bits are six bytes a pixel before they are three, and the decoder of WebP keeps tables
+            // What no model returns unless asked for it: 16 bits are six bytes a pixel before they are three, and the decoder of WebP keeps tables
             // and a second picture.
             ("16 bit PNG", rgb.to_rgb16().into(), ImageFormat::Png, false),
             ("lossless WebP", rgb.clone(), ImageFormat::WebP, false),

@@ -43,7 +43,7 @@ pub struct ApiArgs {
     /// Seconds at the fixed rate, in each round.
     #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=600))]
     pub seconds: u32,
-    /// Rounds; every other one begins with the baseline.
+    /// Rounds; each begins with the next one of those under test.
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
     /// Another build of image-api to measure in turn with this one, such as that of an earlier commit.
@@ -67,17 +67,24 @@ pub(super) async fn compare(
     binaries: &Path,
     workspace: &Path,
 ) -> Result<ApiReport, BenchError> {
+    // Before anything takes its time.
+    if let Some(program) = args.beside.as_ref().filter(|program| !program.is_file()) {
+        let source = std::io::Error::new(std::io::ErrorKind::NotFound, format!("{} is no file", program.display()));
+        return Err(BenchError::Io { what: "--beside", source });
+    }
+    if let Some(svg) = &args.flame {
+        flame::check(svg).await?;
+    }
     let python = tools::fastapi(dir).await?;
     let folder = |source| BenchError::Io { what: "the folder of the run", source };
     let mut data = tempfile::Builder::new().prefix("bench-").tempdir_in(dir).map_err(folder)?;
     let options =
         StackOptions { workers: 0, restart: false, api_env: unlimited(), ..StackOptions::new(data.path(), binaries) };
-    // Until the run has succeeded its logs are worth more than the space.
-    data.disable_cleanup(true);
-    let stack = Stack::start(options).await?;
+    let stack = Stack::start(options).await.inspect_err(|_| data.disable_cleanup(true))?;
     let app = workspace.join("loadtest/peers/fastapi/app.py");
     let measured = rounds(args, &stack, &binaries.join("image-api"), &python, &app).await;
     stack.stop().await;
+    // After a failure its logs are worth more than the space.
     data.disable_cleanup(measured.is_err());
     measured
 }
@@ -152,7 +159,8 @@ async fn rounds(
     if let Some(svg) = &args.flame {
         let subject = &subjects[if args.tls { 2 } else { 0 }];
         let load = together(stack, subject, u32::MAX, args.clients);
-        let title = format!("image-api, {} clients that never rest", args.clients);
+        let tls = if args.tls { ", SQS over TLS" } else { "" };
+        let title = format!("image-api{tls}, {} clients that never rest", args.clients);
         let sampling = flame::sample(subject.pid, SAMPLED, &title, svg);
         tokio::select! {
             sampled = sampling => sampled?,

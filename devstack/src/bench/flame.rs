@@ -41,6 +41,16 @@ pub(super) async fn sample(pid: u32, how_long: Duration, title: &str, svg: &Path
     std::fs::write(svg, root.svg(title)).map_err(io("the SVG"))
 }
 
+/// Checks that there is a `perf` and a place for the picture, before anybody waits for the rest.
+///
+/// # Errors
+/// When one of them is missing.
+pub(super) async fn check(svg: &Path) -> Result<(), BenchError> {
+    perf(&["--version"]).await?;
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(svg);
+    opened.map(|_| ()).map_err(|source| BenchError::Io { what: "the file for the flame graph", source })
+}
+
 async fn perf(args: &[&str]) -> Result<String, BenchError> {
     let output = Command::new("perf").args(args).stdin(Stdio::null()).kill_on_drop(true).output().await;
     let output = output.map_err(|source| BenchError::Io { what: "perf (install linux-perf)", source })?;

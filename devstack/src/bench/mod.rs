@@ -46,6 +46,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Settings of `cargo dev bench`.
 #[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
     /// Jobs to perform: enough that the queue stays full for a while.
     #[arg(long, default_value_t = 600, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -117,7 +118,7 @@ pub enum BenchError {
     Install(#[from] VenvError),
     #[error("{name} {reason}; its output is in {log}")]
     Participant { name: &'static str, reason: String, log: String },
-    #[error("{what} cannot be read: {source}")]
+    #[error("{what} cannot be used: {source}")]
     Io { what: &'static str, source: io::Error },
     #[error("{what} did not answer as expected: {reason}")]
     Http { what: &'static str, reason: String },
@@ -174,14 +175,13 @@ async fn worker(args: &BenchArgs, dir: &Path, binaries_dir: &Path) -> Result<Rep
         worker_env,
         ..StackOptions::new(data.path(), binaries_dir)
     };
-    // Until the run has succeeded its logs are worth more than the space.
-    data.disable_cleanup(true);
-    let stack = Stack::start(options).await?;
+    let stack = Stack::start(options).await.inspect_err(|_| data.disable_cleanup(true))?;
     let report = tokio::select! {
         report = measure(args, &stack) => report,
         reason = stack.failed() => Err(BenchError::NoWorker(reason)),
     };
     stack.stop().await;
+    // After a failure its logs are worth more than the space.
     data.disable_cleanup(report.is_err());
     let mut report = report?;
     // After the stop, which flushes.

@@ -81,14 +81,13 @@ pub(super) async fn compare(
         api_env: env(["JOBS_PER_MINUTE", "JOBS_BURST", "POLLS_PER_MINUTE"].map(|limit| (limit, "1000000"))),
         ..StackOptions::new(data.path(), binaries)
     };
-    // Until the run has succeeded its logs are worth more than the space.
-    data.disable_cleanup(true);
-    let stack = Stack::start(options).await?;
+    let stack = Stack::start(options).await.inspect_err(|_| data.disable_cleanup(true))?;
     let measured = match candidates(args, &stack, binaries, &python, &node, &peers) {
         Ok(candidates) => rounds(args, &stack, &candidates).await,
         Err(error) => Err(error),
     };
     stack.stop().await;
+    // After a failure its logs are worth more than the space.
     data.disable_cleanup(measured.is_err());
     Ok(PeersReport { jobs: args.jobs, slots: args.slots, lines: measured? })
 }

@@ -28,6 +28,9 @@ struct Args {
     /// Answer requests as one of our own variants.
     #[arg(long, hide = true)]
     serve: Option<Variant>,
+    /// Folder that the paths of files begin at.
+    #[arg(long, hide = true)]
+    from: Option<PathBuf>,
     /// How often each picture is rendered at each of three qualities; the least CPU time counts.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -58,6 +61,9 @@ fn main() {
     let args = Args::parse();
     if let Some(variant) = args.serve {
         return variants::serve(variant);
+    }
+    if let Some(folder) = &args.from {
+        std::env::set_current_dir(folder).unwrap();
     }
     std::fs::create_dir_all(&args.folder).unwrap();
     let folder = args.folder.canonicalize().unwrap();

@@ -24,7 +24,7 @@ fn install() -> Option<PathBuf> {
     let same =
         |file: &&str| std::fs::read(folder.join(file)).ok() == std::fs::read(here.join("tests/axe").join(file)).ok();
     // npm writes this one when it has installed everything.
-    if FILES.iter().all(|file| same(&file)) && folder.join("node_modules/.package-lock.json").is_file() {
+    if FILES.iter().all(same) && folder.join("node_modules/.package-lock.json").is_file() {
         return Some(script);
     }
     for file in FILES {
