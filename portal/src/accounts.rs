@@ -43,21 +43,30 @@ pub enum Joined {
 }
 
 impl Database {
-    /// Adds a teacher with a class of their own, or changes name and password of the one with this address.
+    /// Adds a teacher with a class of their own, or changes the password, and the name if one is given, of the one with this
+    /// address. Whoever is signed in as them is not any more.
     ///
     /// # Errors
     /// When the database does not answer, or the class code belongs to another teacher's class.
-    pub async fn put_teacher(&self, email: &str, name: &str, hash: &str, code: &str) -> Result<(), sqlx::Error> {
+    pub async fn put_teacher(
+        &self,
+        email: &str,
+        name: Option<&str>,
+        hash: &str,
+        code: &str,
+    ) -> Result<(), sqlx::Error> {
         let mut tx = self.pool.begin().await?;
         sqlx::query(
             "INSERT INTO teachers (id, email, name, password_hash, created_at) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (email) DO UPDATE SET name = excluded.name, password_hash = excluded.password_hash",
+             ON CONFLICT (email) DO UPDATE SET password_hash = excluded.password_hash,
+             name = CASE WHEN $6 = '' THEN teachers.name ELSE $6 END",
         )
         .bind(secret::id())
         .bind(folded(email))
-        .bind(name)
+        .bind(name.unwrap_or("Teacher"))
         .bind(hash)
         .bind(now())
+        .bind(name.unwrap_or_default())
         .execute(&mut *tx)
         .await?;
         let teacher: String = sqlx::query("SELECT id FROM teachers WHERE email = $1")
@@ -65,6 +74,7 @@ impl Database {
             .fetch_one(&mut *tx)
             .await?
             .try_get("id")?;
+        sqlx::query("DELETE FROM sessions WHERE teacher_id = $1").bind(&teacher).execute(&mut *tx).await?;
         let classes: i64 = sqlx::query("SELECT COUNT(*) AS n FROM classes WHERE teacher_id = $1")
             .bind(&teacher)
             .fetch_one(&mut *tx)
@@ -76,7 +86,7 @@ impl Database {
         tx.commit().await
     }
 
-    /// Tells whether there is any teacher.
+    /// Tells whether there is a teacher with this address.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -131,15 +141,17 @@ impl Database {
     /// # Errors
     /// When the database does not answer.
     pub async fn forget_pin(&self, teacher: &Teacher, student: &str) -> Result<bool, sqlx::Error> {
+        let mut tx = self.pool.begin().await?;
         let done = sqlx::query(
             "UPDATE students SET pin_hash = NULL WHERE id = $1
              AND class_id IN (SELECT id FROM classes WHERE teacher_id = $2)",
         );
-        let done = done.bind(student).bind(&teacher.id).execute(&self.pool).await?;
+        let done = done.bind(student).bind(&teacher.id).execute(&mut *tx).await?;
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        sqlx::query("DELETE FROM sessions WHERE student_id = $1").bind(student).execute(&self.pool).await?;
+        sqlx::query("DELETE FROM sessions WHERE student_id = $1").bind(student).execute(&mut *tx).await?;
+        tx.commit().await?;
         Ok(true)
     }
 
@@ -201,7 +213,7 @@ fn insert_class<'q>(
 }
 
 /// Returns a name as it is compared.
-fn folded(name: &str) -> String {
+pub(crate) fn folded(name: &str) -> String {
     name.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
 }
 

@@ -117,7 +117,7 @@ impl Application {
 pub async fn put_teacher(
     database: &Database,
     email: &str,
-    name: &str,
+    name: Option<&str>,
     password: String,
     code: &str,
 ) -> Result<(), AppError> {
@@ -138,7 +138,7 @@ async fn add_first(database: &Database, first: &FirstSettings) -> Result<(), App
         return Ok(());
     }
     let code = first.first_class_code.clone().unwrap_or_else(secret::class_code);
-    put_teacher(database, email, "Teacher", password.reveal().to_owned(), &code).await
+    put_teacher(database, email, None, password.reveal().to_owned(), &code).await
 }
 
 async fn tidy(portal: Arc<Portal>, stop: CancellationToken) {

@@ -50,7 +50,8 @@ pub struct Image {
     pub width: u32,
     /// Pixels.
     pub height: u32,
-    /// Base64.
+    /// Base64; empty if there is none.
+    #[serde(default)]
     pub thumbhash: String,
 }
 
@@ -73,6 +74,9 @@ pub enum ApiError {
     /// Nothing is known to be wrong with the request: send it again.
     #[error("the API is unavailable: {reason}")]
     Unavailable { reason: String, retry_after: Option<Duration> },
+    /// More than this tenant may ask for at once.
+    #[error("the API takes no more requests for now")]
+    TooMany { retry_after: Option<Duration> },
     /// Our key is not taken.
     #[error("the API does not take API_KEY")]
     KeyRejected,
@@ -210,7 +214,7 @@ fn unavailable(reason: String) -> ApiError {
     ApiError::Unavailable { reason, retry_after: None }
 }
 
-/// Returns the kind of fault and its first cause, without the URL: it says nothing that the log does not have.
+/// Returns the kind of fault, without the URL: it says nothing that the log does not have.
 fn described(error: &reqwest::Error) -> String {
     let kind = match error {
         error if error.is_timeout() => "no answer in time",
@@ -229,6 +233,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 fn classify(problem: &Problem, status: StatusCode, retry_after: Option<Duration>) -> ApiError {
     match (problem.code.as_str(), status.as_u16()) {
         ("unauthenticated", _) | (_, 401 | 403) => ApiError::KeyRejected,
+        ("rate_limited", _) | (_, 429) => ApiError::TooMany { retry_after },
         ("job_not_found", _) => ApiError::NotFound,
         ("job_already_final", _) => ApiError::AlreadyFinal,
         ("malformed_json" | "body_too_large" | "unsupported_media_type", _)
@@ -274,7 +279,7 @@ mod tests {
             classify(&problem, StatusCode::from_u16(status).unwrap(), None)
         };
         assert!(matches!(of("queue_unavailable", 503), ApiError::Unavailable { .. }));
-        assert!(matches!(of("rate_limited", 429), ApiError::Unavailable { .. }));
+        assert_eq!(of("rate_limited", 429), ApiError::TooMany { retry_after: None });
         assert!(matches!(of("", 502), ApiError::Unavailable { .. }));
         // A wrong address, or a proxy: never a reason to tell a teacher that the description is at fault.
         assert!(matches!(of("route_not_found", 404), ApiError::Unavailable { .. }));

@@ -28,6 +28,8 @@ const UNREACHABLE: &str = "The picture service cannot be reached at the moment. 
                            pictures are asked for again by themselves as soon as the service is back.";
 const KEY_REJECTED: &str = "The picture service does not accept this portal’s key. Nothing is lost: please tell whoever \
                             runs the portal; pictures are made as soon as the key is right.";
+const TOO_MANY: &str = "The picture service takes no more requests at the moment, because many were sent at once. Nothing is \
+                        lost: the rest is sent by itself.";
 const UNKNOWN_JOB: &str = "The picture service no longer knows this picture. Ask for it again.";
 
 /// Where the pages meet the courier.
@@ -105,9 +107,13 @@ impl Courier {
 
     /// Does what is due. Returns how long nothing is to be done.
     async fn round(&mut self) -> Duration {
+        // What cannot be sent is no reason not to look after what has been.
         let done = match self.send().await {
-            Ok(()) => self.ask().await,
-            halted => halted,
+            Err(Halt::Database(error)) => Err(Halt::Database(error)),
+            sent => {
+                let asked = self.ask().await;
+                sent.and(asked)
+            }
         };
         match done {
             Ok(()) => {
@@ -120,7 +126,11 @@ impl Courier {
                 due.map_or(IDLE, |ms| Duration::from_millis(ms.unsigned_abs()).min(IDLE))
             }
             Err(Halt::Api(error)) => {
-                let words = if error == ApiError::KeyRejected { KEY_REJECTED } else { UNREACHABLE };
+                let words = match error {
+                    ApiError::KeyRejected => KEY_REJECTED,
+                    ApiError::TooMany { .. } => TOO_MANY,
+                    _ => UNREACHABLE,
+                };
                 self.trouble.send_replace(Some(words));
                 if self.failures == 0 {
                     tracing::warn!(%error, "pictures have to wait");
@@ -128,7 +138,8 @@ impl Courier {
                 let pause = (FIRST_PAUSE * 2_u32.saturating_pow(self.failures.min(8))).min(LAST_PAUSE);
                 self.failures = self.failures.saturating_add(1);
                 match error {
-                    ApiError::Unavailable { retry_after: Some(asked), .. } => asked.max(pause),
+                    ApiError::Unavailable { retry_after: Some(asked), .. }
+                    | ApiError::TooMany { retry_after: Some(asked) } => asked.max(pause),
                     // Half of it by chance, so that several portals do not come back in step.
                     _ => pause / 2 + pause.mul_f64(rand::random::<f64>() / 2.0),
                 }
@@ -172,7 +183,7 @@ impl Courier {
                 self.heard();
                 Ok(self.database.note_accepted(picture, &accepted.status_url, millis(after)).await?)
             }
-            Err(error) => self.not_sent(picture, error).await,
+            Err(error) => self.not_sent(picture, error, 0).await,
         }
     }
 
@@ -181,24 +192,25 @@ impl Courier {
         match self.api.submit_batch(&wanted).await {
             Ok((results, after)) => {
                 self.heard();
-                let mut halt = None;
                 for ((picture, _), result) in batch.iter().zip(results) {
                     match result {
                         Ok(accepted) => {
                             self.database.note_accepted(picture, &accepted.status_url, millis(after)).await?;
                         }
-                        Err(error) => match self.not_sent(picture, error).await {
-                            Err(Halt::Api(error)) => halt = Some(error),
-                            other => other?,
-                        },
+                        Err(error) => self.odd_one(picture, error).await?,
                     }
                 }
-                halt.map_or(Ok(()), |error| Err(Halt::Api(error)))
+                Ok(())
             }
             // Not one was taken. One by one each of them gets the answer that is its own.
             Err(ApiError::Refused { .. }) => {
                 for (picture, wanted) in batch {
-                    self.send_one(picture, wanted).await?;
+                    match self.api.submit(wanted).await {
+                        Ok((accepted, after)) => {
+                            self.database.note_accepted(picture, &accepted.status_url, millis(after)).await?;
+                        }
+                        Err(error) => self.odd_one(picture, error).await?,
+                    }
                 }
                 Ok(())
             }
@@ -211,7 +223,18 @@ impl Courier {
         }
     }
 
-    async fn not_sent(&self, picture: &Picture, error: ApiError) -> Result<(), Halt> {
+    /// One of several was not taken, by an API that answers: the others must not wait for it.
+    async fn odd_one(&self, picture: &Picture, error: ApiError) -> Result<(), Halt> {
+        match self.not_sent(picture, error, ODD_JOB_PAUSE_MS).await {
+            Err(Halt::Api(error)) => {
+                tracing::warn!(%error, picture.id = picture.id, "a picture of several could not be sent");
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    async fn not_sent(&self, picture: &Picture, error: ApiError, pause_ms: i64) -> Result<(), Halt> {
         match error {
             ApiError::Refused { detail } => {
                 self.heard();
@@ -220,7 +243,7 @@ impl Courier {
                 Ok(self.database.note_ended(picture, State::Refused, &words).await?)
             }
             error => {
-                self.database.postpone(picture, 0).await?;
+                self.database.postpone(picture, pause_ms).await?;
                 Err(Halt::Api(error))
             }
         }
@@ -229,15 +252,26 @@ impl Courier {
     /// Asks for the state of what is being made.
     async fn ask(&self) -> Result<(), Halt> {
         let due = self.database.claim_due(false, POLLS_A_ROUND).await?;
-        let asking: Vec<_> = due.iter().map(|picture| self.ask_one(picture)).collect();
+        let asking: Vec<_> = due.iter().map(|picture| async move { (picture, self.ask_one(picture).await) }).collect();
         let mut asked = futures::stream::iter(asking).buffer_unordered(IN_FLIGHT);
-        let mut halt = Ok(());
-        while let Some(outcome) = asked.next().await {
-            if outcome.is_err() {
-                halt = outcome;
+        let (mut answered, mut failed) = (false, Vec::new());
+        while let Some((picture, outcome)) = asked.next().await {
+            match outcome {
+                Ok(()) => answered = true,
+                Err(Halt::Api(error)) => failed.push((picture, error)),
+                Err(halt) => return Err(halt),
             }
         }
-        halt
+        // Where others were answered it is not the API that is away.
+        let pause_ms = if answered { ODD_JOB_PAUSE_MS } else { 0 };
+        for (picture, error) in &failed {
+            tracing::debug!(%error, picture.id = picture.id, "a poll failed");
+            self.database.postpone(picture, pause_ms).await?;
+        }
+        match failed.pop() {
+            Some((_, error)) if !answered => Err(Halt::Api(error)),
+            _ => Ok(()),
+        }
     }
 
     async fn ask_one(&self, picture: &Picture) -> Result<(), Halt> {
@@ -267,10 +301,7 @@ impl Courier {
                 tracing::error!(%error, picture.id = picture.id, "a poll was refused");
                 Ok(self.database.postpone(picture, ODD_JOB_PAUSE_MS).await?)
             }
-            Err(error) => {
-                self.database.postpone(picture, 0).await?;
-                Err(Halt::Api(error))
-            }
+            Err(error) => Err(Halt::Api(error)),
         }
     }
 }

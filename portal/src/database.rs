@@ -43,6 +43,9 @@ impl Database {
         if !is_sqlite && !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(DatabaseError::Scheme);
         }
+        if is_sqlite {
+            keep_to_ourselves(url).map_err(|error| DatabaseError::Open(error.into()))?;
+        }
         let url = if is_sqlite && !url.contains('?') { Cow::Owned(format!("{url}?mode=rwc")) } else { url.into() };
         let options = AnyPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
         let pool = options.connect(&url).await.map_err(DatabaseError::Open)?;
@@ -67,6 +70,16 @@ impl Database {
     pub async fn ping(&self) -> Result<(), sqlx::Error> {
         sqlx::query("SELECT 1").fetch_one(&self.pool).await.map(|_| ())
     }
+}
+
+/// Makes a new database file readable by nobody else: it has the hashes of passwords, and answers.
+fn keep_to_ourselves(url: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
+    if path.is_empty() || path.contains(['?', ':']) {
+        return Ok(());
+    }
+    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(|_| ())
 }
 
 /// The migrations, in the binary. By hand and not by `sqlx::migrate!`, whose macro crate compiles SQLite again.
@@ -110,6 +123,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", dir.path().join("portal.db").display());
         Database::open(&url).await.unwrap().close().await;
+        let mode = std::os::unix::fs::MetadataExt::mode(&dir.path().join("portal.db").metadata().unwrap());
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
         Database::open(&url).await.unwrap().ping().await.unwrap();
     }
 }

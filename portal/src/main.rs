@@ -71,7 +71,7 @@ async fn serve(settings: &ServeSettings) -> Result<(), Box<dyn Error>> {
 
 async fn teacher(settings: &TeacherSettings, password: String) -> Result<(), Box<dyn Error>> {
     let database = Database::open(settings.database.database_url.reveal()).await?;
-    put_teacher(&database, &settings.email, &settings.name, password, &secret::class_code()).await?;
+    put_teacher(&database, &settings.email, settings.name.as_deref(), password, &secret::class_code()).await?;
     database.close().await;
     println!("{} can sign in", settings.email);
     Ok(())

@@ -142,17 +142,22 @@ impl Database {
         tx.commit().await
     }
 
-    /// Asks for the picture anew, with a new seed. Nothing happens while the present one is still being made, and the
-    /// second time that the same form is sent.
+    /// Asks for the picture anew, with a new seed. The second time that the same form is sent nothing happens. Returns
+    /// whether it was done: not while the present one is still being made.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn revise(&self, picture: &Picture, revision: &Revision) -> Result<(), sqlx::Error> {
+    pub async fn revise(&self, picture: &Picture, revision: &Revision) -> Result<bool, sqlx::Error> {
         let mut tx = self.pool.begin().await?;
         if use_form(&mut tx, &revision.form_key, &picture.assignment_id).await?.is_some() {
-            return Ok(());
+            return Ok(true);
         }
-        sqlx::query(
+        let asked = sqlx::query("SELECT id FROM pictures WHERE idempotency_key = $1");
+        if asked.bind(&revision.form_key).fetch_optional(&mut *tx).await?.is_some() {
+            tx.rollback().await?;
+            return Ok(true);
+        }
+        let revised = sqlx::query(
             "UPDATE pictures SET prompt = $1, alt = $2, style = $3, seed = $4, idempotency_key = $5, state = 'unsent',
              tries = 0, next_at = 0, cancel_wanted = 0, status_url = NULL, problem = NULL, version = version + 1
              WHERE id = $6 AND state NOT IN ('unsent', 'queued', 'generating', 'processing')",
@@ -165,8 +170,14 @@ impl Database {
         .bind(&picture.id)
         .execute(&mut *tx)
         .await?;
+        if revised.rows_affected() == 0 {
+            // The form is not used up: it may be sent again when there is a picture.
+            tx.rollback().await?;
+            return Ok(false);
+        }
         note_search(&mut tx, &picture.assignment_id).await?;
-        tx.commit().await
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Withdraws the pictures of an assignment that have not started, or one of them. What was never sent ends here; the
@@ -273,7 +284,8 @@ impl Database {
     pub async fn note_accepted(&self, picture: &Picture, status_url: &str, ask_in_ms: i64) -> Result<(), sqlx::Error> {
         // Whatever the answer says of the state: the first poll brings it, with all that belongs to it.
         let update = sqlx::query(
-            "UPDATE pictures SET state = 'queued', status_url = $1, next_at = $2, version = version + 1
+            "UPDATE pictures SET state = 'queued', status_url = $1, version = version + 1,
+             next_at = CASE WHEN cancel_wanted = 1 THEN 0 ELSE $2 END
              WHERE id = $3 AND idempotency_key = $4 AND state = 'unsent'",
         );
         let update = update.bind(status_url).bind(now() + ask_in_ms).bind(&picture.id).bind(&picture.idempotency_key);

@@ -121,8 +121,8 @@ pub struct TeacherSettings {
     #[arg(value_name = "EMAIL")]
     pub email: String,
     /// Name that students see.
-    #[arg(long, value_name = "NAME", default_value = "Teacher")]
-    pub name: String,
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
     #[command(flatten)]
     pub database: DatabaseSettings,
 }

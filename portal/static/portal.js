@@ -126,14 +126,20 @@
   if (form) {
     const PAUSE_MS = 1000;
     let timer;
+    // What browsers let a page that goes away still send.
+    const KEEPALIVE_BYTES = 60000;
     let kept = form.elements.text.value;
+    let saving = false;
     const save = async () => {
       const text = form.elements.text.value;
-      if (text === kept) return;
+      // One after another: an older text must not arrive after a newer one.
+      if (saving || text === kept) return;
+      saving = true;
       const fields = new URLSearchParams({ csrf: form.elements.csrf.value, text, action: 'save' });
       try {
         const headers = { Accept: 'application/json' };
-        const answer = await fetch(form.getAttribute('action'), { method: 'POST', body: fields, headers, keepalive: true });
+        const keepalive = String(fields).length < KEEPALIVE_BYTES;
+        const answer = await fetch(form.getAttribute('action'), { method: 'POST', body: fields, headers, keepalive });
         if (answer.status === 401) {
           say(byId('saved'), 'You have been signed out. Choose Save to sign in again: your text is kept.');
           return;
@@ -146,6 +152,13 @@
         say(byId('saved'), 'Not saved yet: the portal does not answer. It is tried again.');
         clearTimeout(timer);
         timer = setTimeout(save, 5 * PAUSE_MS);
+        return;
+      } finally {
+        saving = false;
+      }
+      if (form.elements.text.value !== text) {
+        clearTimeout(timer);
+        timer = setTimeout(save, PAUSE_MS);
       }
     };
     form.elements.text.addEventListener('input', () => {

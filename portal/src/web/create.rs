@@ -64,7 +64,7 @@ pub(super) async fn create(State(portal): State<Arc<Portal>>, visitor: Visitor, 
         question: draft.question,
         style: draft.style,
         pictures,
-        form_key: draft.form_key,
+        form_key: form.fingerprint(&draft.form_key),
     };
     let id = portal.database.create_assignment(teacher, &new).await?;
     portal.desk.wake();

@@ -18,6 +18,8 @@ pub(super) enum PageError {
     NotForTeachers,
     /// The form was made for another session, and holds nothing that a person wrote.
     Stale,
+    /// The form came from another site.
+    Foreign,
     /// A script is told that its person is not signed in any more.
     SessionEnded,
     /// The database does not answer.
@@ -56,6 +58,11 @@ impl IntoResponse for PageError {
                 StatusCode::FORBIDDEN,
                 "Please try again",
                 "This page was opened before you signed in. Nothing was changed. Go back, load the page again and repeat what you did.",
+            ),
+            Self::Foreign => (
+                StatusCode::FORBIDDEN,
+                "Not from here",
+                "Another site has sent this. Nothing was changed. Open the portal itself and repeat what you want to do.",
             ),
             Self::Unavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,

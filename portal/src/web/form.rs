@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use crate::page::{CSRF, FORM_KEY};
+use crate::secret;
+
 /// The fields of a form, in their order; a name may come more than once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Form {
@@ -33,6 +36,14 @@ impl Form {
         self.fields.iter().filter(|(named, _)| named == name).map(|(_, value)| tidied(value)).collect()
     }
 
+    /// Returns a key for what is asked for: that which was made with the form, and every field but the visitor's token. The
+    /// same form sent twice has the same; one that was changed after Back has another.
+    pub(crate) fn fingerprint(&self, form_key: &str) -> String {
+        let fields = self.fields.iter().filter(|(name, _)| name != CSRF && name != FORM_KEY);
+        let parts = fields.flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+        secret::fingerprint(std::iter::once(form_key).chain(parts))
+    }
+
     /// Returns the body, to be carried through a sign-in.
     pub(crate) fn encoded(&self) -> &str {
         &self.encoded
@@ -57,5 +68,15 @@ mod tests {
         assert_eq!(form.raw("q"), "\u{fffd}");
         assert_eq!(form.raw("absent"), "");
         assert!(form.encoded().starts_with("title=A+fox"));
+    }
+
+    #[test]
+    fn a_changed_form_has_another_fingerprint_and_one_that_is_sent_again_has_not() {
+        let of = |body: &str, key: &str| Form::parse(body.as_bytes()).fingerprint(key);
+        let first = of("csrf=1&form_key=k&title=Mon", "k");
+        assert_eq!(first, of("csrf=2&form_key=k&title=Mon", "k"));
+        for other in [of("title=Tue", "k"), of("title=Mon", "l"), of("titleM=on", "k"), of("", "k")] {
+            assert_ne!(first, other);
+        }
     }
 }

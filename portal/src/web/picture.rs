@@ -52,6 +52,7 @@ struct PictureState {
 
 /// `GET /pictures?ids=ID.ID`: how far these pictures are. Those of others are left out.
 pub(super) async fn states(State(portal): State<Arc<Portal>>, visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
+    visitor.refuse_if_unknown()?;
     let Some(who) = &visitor.who else { return Err(PageError::SessionEnded) };
     let query = Form::parse(query.unwrap_or_default().as_bytes());
     let ids: Vec<&str> = query.raw("ids").split('.').filter(|id| !id.is_empty()).take(MAX_PICTURES).collect();
@@ -120,8 +121,14 @@ pub(super) async fn revise(
     if alone {
         portal.database.set_alt(&picture, &draft.alt).await?;
     } else {
-        let EditDraft { prompt, alt, style, form_key, .. } = draft;
-        portal.database.revise(&picture, &Revision { prompt, alt, style, form_key }).await?;
+        let (prompt, alt, style) = (draft.prompt.clone(), draft.alt.clone(), draft.style);
+        let form_key = form.fingerprint(&draft.form_key);
+        if !portal.database.revise(&picture, &Revision { prompt, alt, style, form_key }).await? {
+            let notice = "This picture is still being made. Your text is here: send it when the picture is there.";
+            draft.notice = Some(notice.to_owned());
+            let page = page::edit(&visitor.view(&portal), &picture, &draft);
+            return Ok(page_response(StatusCode::CONFLICT, page));
+        }
         portal.desk.wake();
     }
     Ok(back(&picture.assignment_id))

@@ -13,8 +13,9 @@ use super::failure::{PageError, page_response};
 use super::form::Form;
 use super::visitor::{Visitor, local_path, set_cookie};
 use super::{Answer, Portal, create};
-use crate::accounts::Joined;
+use crate::accounts::{Joined, folded};
 use crate::page::{self, Resume, SignIn};
+use crate::secret;
 use crate::sessions::Who;
 
 /// Shortest PIN: the limits of the sign-in make 10 000 of them a matter of a day and a half, in front of a class.
@@ -32,8 +33,9 @@ pub(super) async fn page(State(portal): State<Arc<Portal>>, visitor: Visitor, Ra
 pub(super) async fn teacher(State(portal): State<Arc<Portal>>, visitor: Visitor, body: Bytes) -> Answer {
     let form = Form::parse(&body);
     let email = form.text("email");
+    let account = folded(&email);
     let state = SignIn { email: email.clone(), ..state(&form) };
-    if let Some(refused) = refused(&portal, &visitor, &form, &email, &state) {
+    if let Some(refused) = refused(&portal, &visitor, &form, &account, &state) {
         return Ok(refused);
     }
     match portal.database.teacher_with_password(&email, form.raw("password").to_owned()).await? {
@@ -50,7 +52,9 @@ pub(super) async fn student(State(portal): State<Arc<Portal>>, visitor: Visitor,
     let form = Form::parse(&body);
     let (code, name, pin) = (form.text("code"), form.text("name"), form.raw("pin").to_owned());
     let state = SignIn { code: code.clone(), name: name.clone(), ..state(&form) };
-    if let Some(refused) = refused(&portal, &visitor, &form, &format!("{code} {name}"), &state) {
+    // As the database compares them, so that no other way of writing them is another account.
+    let account = format!("{} {}", secret::normalised_code(&code), folded(&name));
+    if let Some(refused) = refused(&portal, &visitor, &form, &account, &state) {
         return Ok(refused);
     }
     let again = |words: &str| {

@@ -165,7 +165,11 @@ impl Visitor {
         }
     }
 
-    fn refuse_if_unknown(&self) -> Result<(), PageError> {
+    /// Tells a session that has ended from one that cannot be looked up.
+    ///
+    /// # Errors
+    /// The latter.
+    pub(super) fn refuse_if_unknown(&self) -> Result<(), PageError> {
         if self.unknown { Err(PageError::Unavailable) } else { Ok(()) }
     }
 }

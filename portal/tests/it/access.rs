@@ -7,6 +7,9 @@ use crate::support::{CODE, Db, EMAIL, PASSWORD, ScriptedApi, TestPortal, on_both
 on_both_databases!(
     an_expired_session_keeps_what_was_written,
     a_form_without_the_visitors_token_does_nothing,
+    a_form_of_another_site_signs_nobody_out,
+    a_new_password_ends_the_sessions_of_before_and_keeps_the_name,
+    a_class_code_written_in_another_way_is_the_same_account,
     classes_are_closed_to_others,
     a_student_comes_back_with_the_pin_alone,
 );
@@ -103,7 +106,7 @@ async fn classes_are_closed_to_others(db: Db) {
     let portal = TestPortal::start(&db, &api.url()).await;
     let database = portal::database::Database::open(db.url()).await.unwrap();
     let other = "other@example.com";
-    portal::app::put_teacher(&database, other, "Other", PASSWORD.to_owned(), "ZZZZ-9999").await.unwrap();
+    portal::app::put_teacher(&database, other, Some("Other"), PASSWORD.to_owned(), "ZZZZ-9999").await.unwrap();
     let mut teacher = portal.teacher().await;
     let form = teacher.get("/assignments/new").await;
     let class = form.text.split_once("<option value=\"").unwrap().1.split_once('"').unwrap().0;
@@ -238,5 +241,60 @@ async fn files_of_the_pages_are_kept_for_ever_and_unknown_ones_are_not_there() {
     assert_eq!(user.get("/live").await.text, "live");
     assert_eq!(user.get("/ready").await.text, "ready");
     assert_eq!(user.get("/nothing").await.status, StatusCode::NOT_FOUND);
+    portal.stop().await;
+}
+
+async fn a_form_of_another_site_signs_nobody_out(db: Db) {
+    let api = ScriptedApi::start().await;
+    let portal = TestPortal::start(&db, &api.url()).await;
+    let mut teacher = portal.teacher().await;
+    let cookie = teacher.cookie.take();
+    // The browser withholds the cookie.
+    let answer = teacher.post_from("https://evil.example", "/assignments", &[("title", "planted")]).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert_eq!(teacher.cookie, None, "no cookie is given that would take the place of the session's");
+    answer.does_not_say("planted");
+    teacher.cookie = cookie;
+    teacher.get("/assignments").await.says("New assignment");
+    portal.stop().await;
+}
+
+async fn a_new_password_ends_the_sessions_of_before_and_keeps_the_name(db: Db) {
+    let api = ScriptedApi::start().await;
+    let portal = TestPortal::start(&db, &api.url()).await;
+    let database = portal::database::Database::open(db.url()).await.unwrap();
+    let put = async |name| {
+        portal::app::put_teacher(&database, "bea@school.example", name, PASSWORD.to_owned(), "BEAS-4711")
+            .await
+            .unwrap();
+    };
+    put(Some("Bea Berg")).await;
+    let sign_in = async |user: &mut crate::support::User| {
+        let page = user.get("/sign-in").await;
+        let fields = [("email", "Bea@School.example"), ("password", PASSWORD)];
+        user.submit(&page, "/sign-in/teacher", &fields).await
+    };
+    let mut bea = portal.user();
+    sign_in(&mut bea).await.says("Bea Berg");
+    put(None).await;
+    bea.get("/assignments").await.does_not_say("Bea Berg");
+    sign_in(&mut bea).await.says("Bea Berg");
+    database.close().await;
+    portal.stop().await;
+}
+
+async fn a_class_code_written_in_another_way_is_the_same_account(db: Db) {
+    let api = ScriptedApi::start().await;
+    let portal = TestPortal::start(&db, &api.url()).await;
+    let mut user = portal.user();
+    let mut refused = 0;
+    for n in 0..8 {
+        let page = user.get("/sign-in").await;
+        let (code, name) = (format!("{CODE}{}", ".".repeat(n)), format!("{}Ada", " ".repeat(n)));
+        let fields = [("code", code.as_str()), ("name", &name), ("pin", if n == 0 { "4711" } else { "0000" })];
+        let page = user.submit(&page, "/sign-in/student", &fields).await;
+        refused += usize::from(page.status == StatusCode::TOO_MANY_REQUESTS);
+    }
+    assert!(refused >= 2, "eight tries in eight ways of writing were all let through: {refused}");
     portal.stop().await;
 }

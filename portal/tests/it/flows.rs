@@ -12,6 +12,8 @@ on_both_databases!(
     an_answer_is_saved_and_submitted_once_and_the_teacher_reads_it,
     the_gallery_is_searched_and_paged,
     a_form_sent_twice_is_one_assignment_and_one_job,
+    a_form_changed_after_back_is_another_assignment,
+    what_is_written_while_a_picture_is_being_made_is_kept,
     what_has_to_be_mended_is_named_and_nothing_is_lost,
 );
 
@@ -287,6 +289,47 @@ async fn a_form_sent_twice_is_one_assignment_and_one_job(db: Db) {
     // From the history of the browser, when everything is done.
     teacher.submit(&page, &again, &key).await.says("1 of 1 picture is ready.");
     assert_eq!(api.jobs().len(), 2);
+    portal.stop().await;
+}
+
+async fn a_form_changed_after_back_is_another_assignment(db: Db) {
+    let api = ScriptedApi::start().await;
+    let portal = TestPortal::start(&db, &api.url()).await;
+    let mut teacher = portal.teacher().await;
+    let form = teacher.get("/assignments/new").await;
+    let first = teacher.submit(&form, "/assignments", &fields(&form, "Monday", &["a fox"])).await;
+    let second = teacher.submit(&form, "/assignments", &fields(&form, "Tuesday", &["a fox"])).await;
+    second.says("Tuesday");
+    assert_ne!(first.path, second.path);
+    eventually("two jobs", async || (api.jobs().len() == 2).then_some(())).await;
+    portal.stop().await;
+}
+
+async fn what_is_written_while_a_picture_is_being_made_is_kept(db: Db) {
+    let api = ScriptedApi::start().await;
+    let portal = TestPortal::start(&db, &api.url()).await;
+    let mut teacher = portal.teacher().await;
+    let page = create(&mut teacher, "Fox", &["a fox"]).await;
+    let path = format!("/pictures/{}", page.pictures()[0]);
+    let edit = teacher.get(&format!("{path}/edit")).await;
+    let fields = [
+        ("form_key", edit.field("form_key")),
+        ("prompt", "a hen"),
+        ("alt", "A hen"),
+        ("style", "pencil"),
+        ("action", "again"),
+    ];
+    let refused = teacher.submit(&edit, &path, &fields).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    refused.says("still being made");
+    refused.says(">a hen</textarea>");
+    eventually("the job", async || (api.jobs().len() == 1).then_some(())).await;
+    api.set("fox", "succeeded");
+    until_it_says(&mut teacher, &page.path, "1 of 1").await;
+    // The same form, now that there is a picture.
+    teacher.submit(&edit, &path, &fields).await;
+    eventually("the second job", async || api.jobs().iter().any(|(prompt, _)| prompt.contains("hen")).then_some(()))
+        .await;
     portal.stop().await;
 }
 

@@ -6,6 +6,7 @@ on_both_databases!(
     an_api_that_is_away_costs_time_and_no_text,
     a_restart_goes_on_where_the_database_says,
     a_lost_answer_is_one_job,
+    a_job_that_the_api_cannot_take_holds_up_no_other,
     what_was_never_sent_is_canceled_without_the_api,
 );
 
@@ -102,6 +103,25 @@ async fn a_lost_answer_is_one_job(db: Db) {
     assert_eq!((api.jobs().len(), api.calls("cancel")), (2, 1));
     api.set("hen", "succeeded");
     until_it_says(&mut teacher, &path, "1 of 2 pictures are ready, 1 not made.").await;
+    portal.stop().await;
+}
+
+async fn a_job_that_the_api_cannot_take_holds_up_no_other(db: Db) {
+    let api = ScriptedApi::start().await;
+    let portal = TestPortal::start(&db, &api.url()).await;
+    let mut teacher = portal.teacher().await;
+    api.break_item(Some("hen"));
+    let odd = create(&mut teacher, &["a fox", "a hen"]).await.path;
+    eventually("the other job", async || (api.jobs().len() == 1).then_some(())).await;
+    api.set("fox", "succeeded");
+    until_it_says(&mut teacher, &odd, "1 of 2 pictures are ready, 1 on the way.").await;
+    let page = teacher.get(&odd).await;
+    page.says("Waiting to be sent");
+    page.does_not_say("cannot be reached");
+    let later = create(&mut teacher, &["a cat", "a dog"]).await.path;
+    eventually("the jobs after it", async || (api.jobs().len() == 3).then_some(())).await;
+    api.set("a ", "succeeded");
+    until_it_says(&mut teacher, &later, "2 of 2 pictures are ready.").await;
     portal.stop().await;
 }
 

@@ -67,6 +67,12 @@ async fn first_source(browser: &Browser) -> String {
 async fn create(browser: &Browser, house: &House) {
     browser.open(&house.url("/assignments/new")).await;
     browser.check("the form of an assignment").await;
+    // What the browser itself would not send.
+    browser.run("document.querySelector(\"form[action='/assignments']\").noValidate = true;").await;
+    browser.click("form[action='/assignments'] button[type='submit']").await;
+    browser.find("a[href='#title']").await;
+    browser.check("a form with mistakes").await;
+    browser.open(&house.url("/assignments/new")).await;
     browser.fill("#title", "The water cycle").await;
     browser.fill("#question", "Where does the water in the river come from?").await;
     browser.click("input[value='illustration']").await;

@@ -31,6 +31,8 @@ struct Script {
     outage: Option<(u16, &'static str)>,
     /// A part of a prompt that is not taken.
     refused: Option<&'static str>,
+    /// A part of a prompt that is answered with a fault of the API's own.
+    broken: Option<&'static str>,
     /// Take the request, and lose the answer.
     swallow: bool,
 }
@@ -80,6 +82,11 @@ impl ScriptedApi {
         self.script().refused = Some(prompt);
     }
 
+    /// Of several jobs, this one alone cannot be taken.
+    pub fn break_item(&self, prompt: Option<&'static str>) {
+        self.script().broken = prompt;
+    }
+
     pub fn swallow(&self, swallow: bool) {
         self.script().swallow = swallow;
     }
@@ -119,6 +126,9 @@ impl Script {
         let prompt = body["prompt"].as_str().unwrap().to_owned();
         if self.refused.is_some_and(|refused| prompt.contains(refused)) {
             return Err(json!({ "code": "invalid_request", "detail": "prompt is not as it should be" }));
+        }
+        if self.broken.is_some_and(|broken| prompt.contains(broken)) {
+            return Err(json!({ "code": "internal_error", "detail": "as the test wants it" }));
         }
         let seed = body["seed"].as_u64().unwrap();
         let job = self.jobs.entry(key.to_owned()).or_insert(Job { prompt: prompt.clone(), seed, status: "queued" });

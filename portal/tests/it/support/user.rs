@@ -73,6 +73,12 @@ impl User {
         self.send(request, path).await
     }
 
+    /// Sends fields as a browser does that a page of another site has told to.
+    pub async fn post_from(&mut self, site: &str, path: &str, fields: &[(&str, &str)]) -> Page {
+        let request = self.http.post(format!("{}{path}", self.origin)).form(fields);
+        self.send(request.header("origin", site).header("sec-fetch-site", "cross-site"), path).await
+    }
+
     /// Sends fields as the script does.
     pub async fn post_as_script(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
         let request = self.http.post(format!("{}{path}", self.origin)).header(ACCEPT, "application/json").form(fields);
