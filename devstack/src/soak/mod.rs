@@ -109,8 +109,11 @@ impl fmt::Display for SoakReport {
             self.rate / self.full_rate * 100.0,
             self.full_rate
         )?;
-        writeln!(f, "| process | what | at first | at last | highest | slope an hour | growth | limit | |")?;
-        writeln!(f, "|---|---|--:|--:|--:|--:|--:|--:|---|")?;
+        writeln!(
+            f,
+            "| process | what | at first | at last | highest | slope an hour | growth | of it in the last half | limit | |"
+        )?;
+        writeln!(f, "|---|---|--:|--:|--:|--:|--:|--:|--:|---|")?;
         self.trends.iter().try_for_each(|trend| writeln!(f, "{trend}"))?;
         if self.trends.is_empty() {
             writeln!(f, "\nToo short for a trend: more minutes, or fewer seconds between two looks (--every).")?;

@@ -32,14 +32,17 @@ pub struct Trend {
     pub slope_per_hour: f64,
     /// What that line rises by from the first to the last sample.
     pub growth: f64,
-    /// Most that it may rise by.
+    /// What the line through the last half rises by.
+    pub growth_at_last: f64,
+    /// Most that the whole may rise by.
     pub limit: f64,
 }
 
 impl Trend {
-    /// Returns whether it grew by no more than the limit.
+    /// Returns whether it grew by no more than the limit, or stopped growing: a leak goes on in the last half, and what an
+    /// allocator keeps after the busiest minute so far is a step.
     pub fn is_flat(&self) -> bool {
-        self.growth <= self.limit
+        self.growth <= self.limit || self.growth_at_last <= self.limit / 2.0
     }
 }
 
@@ -47,7 +50,7 @@ impl fmt::Display for Trend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "| {} | {} | {:.1} | {:.1} | {:.1} | {:+.2} | {:+.2} | {:.1} | {} |",
+            "| {} | {} | {:.1} | {:.1} | {:.1} | {:+.2} | {:+.2} | {:+.2} | {:.1} | {} |",
             self.process,
             self.what,
             self.first,
@@ -55,6 +58,7 @@ impl fmt::Display for Trend {
             self.highest,
             self.slope_per_hour,
             self.growth,
+            self.growth_at_last,
             self.limit,
             if self.is_flat() { "flat" } else { "GROWS" }
         )
@@ -81,16 +85,13 @@ pub(super) fn of_all(samples: &[Sample], warm_up: f64) -> Vec<Trend> {
 
 /// Points are hours and values. None where there are too few of them.
 fn of(process: &str, what: &'static str, points: &[(f64, f64)], floor: f64) -> Option<Trend> {
-    let mean = |values: &mut dyn ExactSizeIterator<Item = f64>| {
-        let count = f64::from(u32::try_from(values.len()).unwrap_or(u32::MAX));
-        values.sum::<f64>() / count
-    };
-    let (x, y) = (mean(&mut points.iter().map(|point| point.0)), mean(&mut points.iter().map(|point| point.1)));
-    let spread: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();
-    if points.len() < FEWEST_SAMPLES || spread <= 0.0 {
+    if points.len() < FEWEST_SAMPLES {
         return None;
     }
-    let slope_per_hour = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum::<f64>() / spread;
+    let half = &points[points.len() / 2..];
+    let (slope_per_hour, slope_at_last) = (slope(points)?, slope(half)?);
+    let hours = |points: &[(f64, f64)]| points[points.len() - 1].0 - points[0].0;
+    let y = mean(&mut points.iter().map(|point| point.1));
     let tenth = points.len().div_ceil(10);
     Some(Trend {
         process: process.to_owned(),
@@ -99,9 +100,22 @@ fn of(process: &str, what: &'static str, points: &[(f64, f64)], floor: f64) -> O
         last: mean(&mut points[points.len() - tenth..].iter().map(|point| point.1)),
         highest: points.iter().map(|point| point.1).fold(f64::MIN, f64::max),
         slope_per_hour,
-        growth: slope_per_hour * (points[points.len() - 1].0 - points[0].0),
+        growth: slope_per_hour * hours(points),
+        growth_at_last: slope_at_last * hours(half),
         limit: (y * MOST_GROWTH).max(floor),
     })
+}
+
+/// Returns the slope of the line of least squares. None if all points are of one moment.
+fn slope(points: &[(f64, f64)]) -> Option<f64> {
+    let (x, y) = (mean(&mut points.iter().map(|point| point.0)), mean(&mut points.iter().map(|point| point.1)));
+    let spread: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();
+    (spread > 0.0).then(|| points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum::<f64>() / spread)
+}
+
+fn mean(values: &mut dyn ExactSizeIterator<Item = f64>) -> f64 {
+    let count = f64::from(u32::try_from(values.len()).unwrap_or(u32::MAX));
+    values.sum::<f64>() / count
 }
 
 #[cfg(test)]
@@ -131,6 +145,16 @@ mod tests {
         let noisy = rss(&samples(|minute| 100.0 + (minute * 7.0) % 13.0));
         assert!(noisy.is_flat(), "{noisy:?}");
         assert!(leaks.to_string().ends_with("| GROWS |"), "{leaks}");
+    }
+
+    #[test]
+    fn a_step_is_no_leak_and_one_near_the_end_may_be() {
+        let step_at = |at: f64| rss(&samples(move |minute| if minute < at { 90.0 } else { 110.0 }));
+        let early = step_at(60.0);
+        assert!(early.growth > early.limit && early.growth_at_last.abs() < 1e-9 && early.is_flat(), "{early:?}");
+        assert!(!step_at(95.0).is_flat(), "more minutes are needed to tell");
+        let slow = rss(&samples(|minute| 100.0 + minute / 8.0));
+        assert!(!slow.is_flat(), "{slow:?}");
     }
 
     #[test]
