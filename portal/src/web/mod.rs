@@ -75,11 +75,11 @@ pub fn router(portal: Arc<Portal>) -> Router {
         .route("/live", get(async || "live"))
         .route("/ready", get(ready))
         .fallback(nothing_here)
+        .layer(middleware::from_fn(headers::of_ours))
         .layer(middleware::from_fn_with_state(Arc::clone(&portal), headers::of_pages))
         .route("/static/{file}", get(assets::file))
         .route("/placeholders/{file}", get(assets::placeholder_png))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(middleware::from_fn(headers::of_ours))
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, TIMEOUT))
         .layer(CatchPanicLayer::new())
         // Around the time-out and the panic, whose answers are answers too.

@@ -152,7 +152,12 @@ async fn thirty_pictures_are_one_batch_and_what_has_not_started_can_be_canceled(
     api.set("animal 0", "succeeded");
     api.set("animal 1", "generating");
     until_it_says(&mut teacher, &page.path, "9 of 30 pictures are ready, 21 on the way.").await;
-    let page = until_it_says(&mut teacher, &page.path, "Being drawn").await;
+    // All ten: what the portal does not know to have begun it would withdraw.
+    let page = eventually("ten begun", async || {
+        let page = teacher.get(&page.path).await;
+        (page.text.matches("<p>Being drawn</p>").count() == 10).then_some(page)
+    })
+    .await;
 
     let page = teacher.submit(&page, &format!("{}/cancel", page.path), &[]).await;
     let page = until_it_says(&mut teacher, page.path.trim_end_matches("/cancel"), "Cancelled").await;
