@@ -78,8 +78,8 @@ impl Job {
         let envelope: Envelope = serde_json::from_str(body).map_err(|error| DecodeError::NotJson(error.into()))?;
         match envelope.v.as_ref().and_then(serde_json::Value::as_u64) {
             Some(1..=WIRE_VERSION) => serde_json::from_str(body).map_err(|error| DecodeError::Invalid(error.into())),
-            Some(found) if found > WIRE_VERSION => Err(DecodeError::NewerVersion { found }),
-            _ => Err(DecodeError::NoVersion),
+            None | Some(0) => Err(DecodeError::NoVersion),
+            Some(found) => Err(DecodeError::NewerVersion { found }),
         }
     }
 
