@@ -20,14 +20,12 @@ use crate::metrics::{self, Step};
 use crate::render::{RenderError, Rendered, Rendition};
 use crate::renderer::Renderer;
 use crate::source::{Paid, SourceMaker};
-use crate::store::{ObjectStore, Source, StoreError};
+use crate::store::{ObjectStore, StoreError};
 use crate::traces;
 
 /// Where the time comes from; tests bring their own.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// How often a checkpoint is looked for that an earlier attempt may still bring.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Undecodable pictures are asked for again this often.
 const MAX_GENERATIONS: u32 = 2;
 
@@ -195,37 +193,12 @@ impl Pipeline {
     async fn source(&self, job: &Job, held: &mut Held, generation: u32) -> Result<Paid, Stop> {
         // Nobody writes a source without a claim, so a record that we have just created has none.
         if !held.is_new()
-            && let Some(source) = self.earlier_source(job, held, generation).await?
+            && let Some(source) = self.sources.earlier(job, held, generation, &self.stopping).await?
         {
             tracing::info!(source.generation = source.info.generation, "source found, not paying again");
             return Ok(Paid { info: source.info, bytes: Some(source.bytes), generate_seconds: None });
         }
         self.sources.make(job, held, generation, &self.stopping).await
-    }
-
-    /// Reads the checkpoint of an earlier attempt, and waits for one that a call under way may still bring: the worker that
-    /// lost its delivery to us may be alive, and its call is paid for.
-    async fn earlier_source(&self, job: &Job, held: &Held, generation: u32) -> Result<Option<Source>, Stop> {
-        let wait = held.earlier_call((self.clock)());
-        let deadline = Instant::now() + wait;
-        if !wait.is_zero() {
-            tracing::info!(at_most_ms = wait.as_millis(), "an earlier call may be under way, looking for its picture");
-        }
-        loop {
-            let found = self.store.read_source(&job.id).instrument(traces::step("read source")).await?;
-            if let Some(source) = found.filter(|source| source.info.generation >= generation) {
-                return Ok(Some(source));
-            }
-            if Instant::now() >= deadline {
-                return Ok(None);
-            }
-            let next = deadline.min(Instant::now() + LOOK_AGAIN);
-            tokio::select! {
-                biased;
-                () = tokio::time::sleep_until(next) => {}
-                () = self.stopping.cancelled() => return Err(Stop::GivenBack),
-            }
-        }
     }
 
     /// Renders when there is room. The inner error means that the source is at fault.

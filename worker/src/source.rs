@@ -23,6 +23,8 @@ use crate::traces;
 
 /// A claim must outlast the model call by this much, so that the checkpoint fits in.
 const CLAIM_MARGIN: Duration = Duration::from_secs(60);
+/// How often a checkpoint is looked for that an earlier attempt may still bring.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Wait between two tries to checkpoint a paid picture.
 const CHECKPOINT_RETRY: Duration = Duration::from_secs(2);
 /// A paid picture is worth waiting for a store that is down, but not for ever.
@@ -66,6 +68,40 @@ pub struct SourceMaker {
 }
 
 impl SourceMaker {
+    /// Reads the checkpoint of an earlier attempt, and waits for one that a call under way may still bring: the worker that
+    /// lost its delivery to us may be alive, and its call is paid for. Not one of a generation before this.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or this process stops while it waits.
+    pub async fn earlier(
+        &self,
+        job: &Job,
+        held: &Held,
+        generation: u32,
+        stopping: &CancellationToken,
+    ) -> Result<Option<Source>, Stop> {
+        let wait = held.earlier_call((self.clock)());
+        let deadline = Instant::now() + wait;
+        if !wait.is_zero() {
+            tracing::info!(at_most_ms = wait.as_millis(), "an earlier call may be under way, looking for its picture");
+        }
+        loop {
+            let found = self.store.read_source(&job.id).instrument(traces::step("read source")).await?;
+            if let Some(source) = found.filter(|source| source.info.generation >= generation) {
+                return Ok(Some(source));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            let next = deadline.min(Instant::now() + LOOK_AGAIN);
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(next) => {}
+                () = stopping.cancelled() => return Err(Stop::GivenBack),
+            }
+        }
+    }
+
     /// Waits for the limiter, pays for one picture and checkpoints it. Throttled calls were not paid for and wait here,
     /// under the lease, instead of burning a receive count.
     ///

@@ -1,19 +1,16 @@
 //! `cargo dev bench api`: what accepting a job costs, beside `FastAPI` with boto3 on the same SQS.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::api_load::{Latencies, apart, client, median, sent_directly, together};
 use super::api_report::{ApiReport, Load, Side, mean};
 use super::participant::{Candidate, Participant};
 use super::proc::usage;
-use super::{BenchError, REQUEST_TIMEOUT, env, exposition, flame, tools};
+use super::{BenchError, env, exposition, flame, tools};
 use crate::stack::ports::{chosen, loopback};
 use crate::stack::{Stack, StackOptions};
 use crate::tls_edge::TlsEdge;
@@ -24,10 +21,6 @@ const WARM_UP: u32 = 300;
 const SQS_ENDPOINT: &str = "AWS_ENDPOINT_URL_SQS";
 /// How long the process is sampled for a flame graph.
 const SAMPLED: Duration = Duration::from_secs(5);
-/// Of the length that people write.
-const PROMPT: &str = "a watercolour of a lake between wooded hills in the early morning, mist over the water, for a \
-                      worksheet about the water cycle, no text";
-
 /// Settings of `cargo dev bench api`.
 #[derive(Debug, Clone, Args)]
 pub struct ApiArgs {
@@ -149,16 +142,17 @@ async fn rounds(
         for position in 0..subjects.len() {
             let index = (round + position) % subjects.len();
             let subject = &subjects[index];
-            together(stack, subject, WARM_UP, args.clients).await?;
-            turns[index][0]
-                .push(measured(subject, args.requests, together(stack, subject, args.requests, args.clients)).await?);
-            turns[index][1].push(measured(subject, args.rate * args.seconds, apart(stack, subject, args)).await?);
+            together(stack, &subject.url, WARM_UP, args.clients).await?;
+            turns[index][0].push(
+                measured(subject, args.requests, together(stack, &subject.url, args.requests, args.clients)).await?,
+            );
+            turns[index][1].push(measured(subject, args.rate * args.seconds, apart(stack, &subject.url, args)).await?);
         }
         direct.push(sent_directly(stack, args).await?);
     }
     if let Some(svg) = &args.flame {
         let subject = &subjects[if args.tls { 2 } else { 0 }];
-        let load = together(stack, subject, u32::MAX, args.clients);
+        let load = together(stack, &subject.url, u32::MAX, args.clients);
         let tls = if args.tls { ", SQS over TLS" } else { "" };
         let title = format!("image-api{tls}, {} clients that never rest", args.clients);
         let sampling = flame::sample(subject.pid, SAMPLED, &title, svg);
@@ -264,94 +258,6 @@ async fn measured(
     Ok(Turn { cpu_us: cpu.as_secs_f64() * 1e6 / f64::from(jobs), latencies, seconds, jobs_per_call })
 }
 
-/// Clients that send the next request when the last is answered.
-async fn together(stack: &Stack, subject: &Subject, requests: u32, clients: u32) -> Result<Latencies, BenchError> {
-    let left = Arc::new(AtomicU32::new(requests));
-    let http = client();
-    let mut all = JoinSet::new();
-    for _ in 0..clients {
-        let (left, request) = (Arc::clone(&left), submission(&http, stack, subject));
-        all.spawn(async move {
-            let mut latencies = Vec::new();
-            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-                latencies.push(answered(request(), Instant::now()).await?);
-            }
-            Ok::<_, BenchError>(latencies)
-        });
-    }
-    let mut latencies = Vec::new();
-    while let Some(ended) = all.join_next().await {
-        latencies.extend(ended.expect("it does not panic")?);
-    }
-    Ok(Latencies::new(latencies))
-}
-
-/// Requests at fixed times; latency counts from when one was due.
-async fn apart(stack: &Stack, subject: &Subject, args: &ApiArgs) -> Result<Latencies, BenchError> {
-    let http = client();
-    let request = submission(&http, stack, subject);
-    paced(args, |due| answered(request(), due)).await
-}
-
-/// The same jobs by `SendMessage` from here.
-async fn sent_directly(stack: &Stack, args: &ApiArgs) -> Result<Latencies, BenchError> {
-    let sqs = stack.sqs_client();
-    let body = json!({ "prompt": PROMPT, "padding": "x".repeat(300) }).to_string();
-    paced(args, |due| {
-        let call = sqs.send_message().queue_url(stack.queue_url()).message_body(&body).send();
-        async move {
-            let failed = |reason| BenchError::Http { what: "SQS", reason };
-            call.await.map_err(|error| failed(service::detail::causes(&error)))?;
-            Ok(due.elapsed())
-        }
-    })
-    .await
-}
-
-async fn paced<F>(args: &ApiArgs, send: impl Fn(Instant) -> F) -> Result<Latencies, BenchError>
-where
-    F: Future<Output = Result<Duration, BenchError>> + Send + 'static,
-{
-    let began = Instant::now();
-    let mut all = JoinSet::new();
-    for number in 0..args.rate * args.seconds {
-        let due = began + Duration::from_secs(1) * number / args.rate;
-        tokio::time::sleep_until(due).await;
-        all.spawn(send(due));
-    }
-    let mut latencies = Vec::new();
-    while let Some(ended) = all.join_next().await {
-        latencies.push(ended.expect("it does not panic")?);
-    }
-    Ok(Latencies::new(latencies))
-}
-
-fn submission(
-    http: &reqwest::Client,
-    stack: &Stack,
-    subject: &Subject,
-) -> impl Fn() -> reqwest::RequestBuilder + use<> {
-    let body = json!({ "prompt": PROMPT, "seed": 7 });
-    let (http, url, key) = (http.clone(), subject.url.clone(), stack.api_key().to_owned());
-    move || http.post(&url).bearer_auth(&key).json(&body)
-}
-
-async fn answered(request: reqwest::RequestBuilder, since: Instant) -> Result<Duration, BenchError> {
-    let failed = |reason| BenchError::Http { what: "the API under test", reason };
-    let answer = request.send().await.map_err(|error| failed(error.to_string()))?;
-    let status = answer.status();
-    let body = answer.bytes().await.map_err(|error| failed(error.to_string()))?;
-    if status != 202 {
-        return Err(failed(format!("{status}: {}", String::from_utf8_lossy(&body))));
-    }
-    Ok(since.elapsed())
-}
-
-fn client() -> reqwest::Client {
-    let client = reqwest::Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build();
-    client.expect("a client without TLS has nothing to load")
-}
-
 /// Returns jobs sent and calls made so far; none for the baseline, which does not tell.
 async fn calls(subject: &Subject) -> Result<Option<(f64, f64)>, BenchError> {
     let Some(url) = &subject.metrics_url else { return Ok(None) };
@@ -362,36 +268,9 @@ async fn calls(subject: &Subject) -> Result<Option<(f64, f64)>, BenchError> {
     Ok(Some((sum("api_send_entries_sum"), sum("api_send_entries_count"))))
 }
 
-/// Latencies of one round, sorted.
-struct Latencies(Vec<Duration>);
-
-impl Latencies {
-    fn new(mut latencies: Vec<Duration>) -> Self {
-        latencies.sort_unstable();
-        Self(latencies)
-    }
-
-    /// Returns a quantile in milliseconds.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "a position"
-    )]
-    fn at(&self, quantile: f64) -> f64 {
-        let position = (self.0.len() as f64 * quantile).ceil() as usize;
-        self.0.get(position.saturating_sub(1)).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1000.0)
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
 impl Side {
     fn of(turns: Vec<Turn>) -> Self {
-        let rate = |turn: &Turn| f64::from(u32::try_from(turn.latencies.0.len()).unwrap_or(u32::MAX)) / turn.seconds;
+        let rate = |turn: &Turn| f64::from(turn.latencies.len()) / turn.seconds;
         Self {
             cpu_us: turns.iter().map(|turn| turn.cpu_us).collect(),
             p50_ms: median(turns.iter().map(|turn| turn.latencies.at(0.5)).collect()),
@@ -403,17 +282,5 @@ impl Side {
                 .collect::<Option<Vec<_>>>()
                 .map(|all| mean(&all)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_are_of_the_sorted_latencies() {
-        let latencies = Latencies::new((1..=100).rev().map(Duration::from_millis).collect());
-        assert_eq!((latencies.at(0.5), latencies.at(0.99), latencies.at(1.0)), (50.0, 99.0, 100.0));
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
     }
 }

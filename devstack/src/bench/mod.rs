@@ -8,6 +8,7 @@ mod tools;
 mod flame;
 mod peers;
 mod api;
+mod api_load;
 mod api_report;
 
 use std::fmt;
