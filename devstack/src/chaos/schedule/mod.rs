@@ -17,6 +17,8 @@ const QUIET: Duration = Duration::from_secs(8);
 const PACE: Duration = Duration::from_secs(10);
 /// And where it is not.
 const FASTEST_PACE: Duration = Duration::from_secs(5);
+/// The longest outage is so many times the pace.
+const OUTAGES_A_PACE: u32 = 6;
 /// No service is unreachable for longer than this.
 const LONGEST_OUTAGE: Duration = Duration::from_secs(120);
 /// What a worker or the API needs to come back.
@@ -264,7 +266,8 @@ impl Schedule {
         let mut dealer = Dealer { random: StdRng::seed_from_u64(seed), length, workers, lease, busy: Vec::new() };
         let room = length.saturating_sub(QUIET * 2);
         let cards = u32::try_from(DECK.len()).expect("a deck is small");
-        let pace = (room / cards).clamp(FASTEST_PACE, PACE);
+        // Longer outages further apart: otherwise nothing would ever be well for long enough to do any work.
+        let pace = (room / cards).clamp(FASTEST_PACE, PACE).max(longest_outage(length, lease) / OUTAGES_A_PACE);
         let (mut events, mut deck, mut turn, mut dealt) = (Vec::new(), Vec::new(), QUIET, 0);
         while turn + QUIET < length {
             if deck.is_empty() {
@@ -282,6 +285,10 @@ impl Schedule {
         events.retain(|event| event.at + QUIET / 2 < length);
         Self { events, left_out: DECK.len().saturating_sub(dealt) }
     }
+}
+
+fn longest_outage(length: Duration, lease: Duration) -> Duration {
+    (length / 6).clamp(lease / 2, LONGEST_OUTAGE)
 }
 
 struct Dealer {
@@ -320,7 +327,7 @@ impl Dealer {
 
     fn fault(&mut self, card: Card) -> (Fault, Duration) {
         let worker = self.random.random_range(0..self.workers);
-        let longest = (self.length / 6).clamp(self.lease / 2, LONGEST_OUTAGE).as_secs_f64();
+        let longest = longest_outage(self.length, self.lease).as_secs_f64();
         let outage = Duration::from_secs_f64(self.random.random_range(longest / 3.0..longest));
         let service = *Service::ALL.choose(&mut self.random).expect("there are three");
         let network = |service, whom, condition| Fault::Network { service, whom, condition };

@@ -59,3 +59,27 @@ fn a_frozen_worker_sleeps_past_its_lease() {
     let all = events.iter().filter(frozen).filter(|event| event.at + LEASE * 2 < Duration::from_secs(3600));
     assert!(all.into_iter().all(|event| event.lasts > LEASE));
 }
+
+#[test]
+fn a_long_run_leaves_as_much_time_to_work_as_a_short_one() {
+    // The share of the time in which no service is away for everybody.
+    let well = |seed, minutes| {
+        let Schedule { events, .. } = schedule(seed, minutes);
+        let is_out = |event: &&Event| {
+            let away = Condition::Refused;
+            matches!(event.fault, Fault::Network { whom: Whom::Everybody, condition, .. }
+                if condition == away || condition == Condition::Silent)
+        };
+        let out: Vec<&Event> = events.iter().filter(is_out).collect();
+        let seconds = 60 * minutes;
+        let is_well = |second: &u64| {
+            let now = Duration::from_secs(*second);
+            out.iter().all(|event| now < event.at || now > event.at + event.lasts)
+        };
+        let count = (0..seconds).filter(is_well).count();
+        f64::from(u32::try_from(count).unwrap()) / f64::from(u32::try_from(seconds).unwrap())
+    };
+    let mean = |minutes| (0..20).map(|seed| well(seed, minutes)).sum::<f64>() / 20.0;
+    let (short, long) = (mean(5), mean(60));
+    assert!(long > short * 0.8, "{short:.2} of five minutes, {long:.2} of an hour");
+}
