@@ -68,6 +68,12 @@ resource "aws_iam_role_policy" "api" {
         Action   = ["s3:GetObject", "s3:PutObject"]
         Resource = "${aws_s3_bucket.images.arn}/records/*"
       },
+      {
+        Sid      = "ReadPauses"
+        Effect   = "Allow"
+        Action   = ["s3:GetObject"]
+        Resource = "${aws_s3_bucket.images.arn}/control/pause.json"
+      },
       local.list_statement,
       {
         Sid      = "ReadSecrets"
@@ -101,6 +107,25 @@ resource "aws_iam_role_policy" "worker" {
         Effect   = "Allow"
         Action   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage"]
         Resource = aws_sqs_queue.jobs.arn
+      },
+      {
+        # The reconciler looks and puts back: no DeleteMessage.
+        Sid      = "LookAtDeadLetters"
+        Effect   = "Allow"
+        Action   = ["sqs:ChangeMessageVisibility", "sqs:ReceiveMessage"]
+        Resource = aws_sqs_queue.jobs_dead_letter.arn
+      },
+      {
+        Sid      = "ReadPauses"
+        Effect   = "Allow"
+        Action   = ["s3:GetObject"]
+        Resource = "${aws_s3_bucket.images.arn}/control/pause.json"
+      },
+      {
+        Sid      = "KeepTheReconcilersLedger"
+        Effect   = "Allow"
+        Action   = ["s3:GetObject", "s3:PutObject"]
+        Resource = "${aws_s3_bucket.images.arn}/control/reconcile.json"
       },
       {
         Sid      = "KeepRecordsAndSources"

@@ -172,6 +172,20 @@ resource "aws_s3_bucket_lifecycle_configuration" "images" {
     }
   }
 
+  # The reconciler's ledger is written with each pass. Nothing under audit/ is ever deleted.
+  rule {
+    id     = "control"
+    status = "Enabled"
+
+    filter {
+      prefix = "control/"
+    }
+
+    noncurrent_version_expiration {
+      noncurrent_days = 1
+    }
+  }
+
   # Neither is allowed in a rule with a tag, nor a number of days beside the markers.
   rule {
     id     = "leftovers"

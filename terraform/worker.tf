@@ -6,6 +6,8 @@ locals {
     AWS_REGION              = var.region
     SQS_QUEUE_URL           = aws_sqs_queue.jobs.url
     S3_BUCKET_NAME          = aws_s3_bucket.images.bucket
+    DEAD_LETTER_QUEUE_URL   = aws_sqs_queue.jobs_dead_letter.url
+    QUEUE_RETENTION_DAYS    = tostring(var.queue_retention_days)
     BEDROCK_MODEL_ID        = var.bedrock_model_id
     BEDROCK_REGION          = var.bedrock_region
     WORKER_SLOTS            = tostring(var.worker_slots)
@@ -30,8 +32,12 @@ locals {
     environment     = local.worker_environment
     agent_config    = local.agent_config["image-worker"]
     scrape_config   = local.scrape_config["image-worker"]
-    extra_files     = []
-    timers          = []
+    # The reconciler, on each worker and not on a machine of its own: docs/adr/0021-operating.md.
+    extra_files = [
+      { path = "/etc/systemd/system/image-reconcile.service", mode = "0644", text = file("${path.module}/templates/image-reconcile.service") },
+      { path = "/etc/systemd/system/image-reconcile.timer", mode = "0644", text = file("${path.module}/templates/image-reconcile.timer") },
+    ]
+    timers = ["image-reconcile.timer"]
     unit = templatefile("${path.module}/templates/service.tftpl", {
       description  = "image pipeline worker"
       service      = "image-worker"

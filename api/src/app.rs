@@ -9,7 +9,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use job::{IdKeys, JobId, Record};
+use job::{IdKeys, JobId, Pauses, Record};
+use service::following::Followed;
 use service::readiness::Readiness;
 use service::serve::{Bounds, HEAD_TIMEOUT, serve};
 use thiserror::Error;
@@ -28,7 +29,7 @@ use crate::settings::{ApiSettings, Secrets};
 use crate::status::Waiters;
 use crate::store::RecordStore;
 use crate::view::{JobView, Links};
-use crate::{batch, cancel, context, openapi, status, submit};
+use crate::{batch, cancel, context, fleet, openapi, status, submit};
 
 /// Connections at a time: far more than `MAX_WAITERS` allows to wait, and few enough for a descriptor each.
 const MAX_CONNECTIONS: usize = 8192;
@@ -38,6 +39,8 @@ const MAX_CONNECTIONS: usize = 8192;
 pub struct Ports {
     pub queue: Arc<dyn JobQueue>,
     pub records: Arc<dyn RecordStore>,
+    /// What operators have stopped.
+    pub pauses: Followed<Pauses>,
     /// The clock: [`Timestamp::now`] but in tests.
     pub now: fn() -> Timestamp,
 }
@@ -46,6 +49,7 @@ pub struct Ports {
 pub struct Api {
     pub queue: Arc<dyn JobQueue>,
     pub records: Arc<dyn RecordStore>,
+    pub pauses: Followed<Pauses>,
     pub now: fn() -> Timestamp,
     pub api_keys: ApiKeys,
     pub job_id_keys: IdKeys,
@@ -62,6 +66,7 @@ impl Api {
         Self {
             queue: ports.queue,
             records: ports.records,
+            pauses: ports.pauses,
             now: ports.now,
             api_keys: secrets.api_keys,
             job_id_keys: secrets.job_id_keys,
@@ -100,6 +105,7 @@ pub fn documented_routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(batch::submit_batch))
         .routes(routes!(status::get_job))
         .routes(routes!(cancel::cancel_job))
+        .routes(routes!(fleet::get_queue))
 }
 
 async fn route_not_found() -> Response {

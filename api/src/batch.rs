@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 
 use crate::app::Api;
 use crate::extract::{self, Caller, IDEMPOTENCY_KEY};
+use crate::fleet;
 use crate::metrics::{self, Enqueued};
 use crate::problem::{Code, Problem, ProblemBody};
 use crate::submit::{
@@ -44,6 +45,7 @@ pub const PROBLEMS: &[Code] = &[
     Code::RateLimited,
     Code::InternalError,
     Code::QueueUnavailable,
+    Code::IntakePaused,
 ];
 
 /// Jobs to submit.
@@ -133,6 +135,7 @@ type Outcome = Result<AcceptedJob, Problem>;
     security(("api_key" = []))
 )]
 pub async fn submit_batch(State(api): State<Arc<Api>>, caller: Caller, request: Request) -> Result<Response, Problem> {
+    fleet::accepting(&api)?;
     if request.headers().contains_key(IDEMPOTENCY_KEY) {
         return Err(Problem::field("Idempotency-Key", "is for one job: give each item an idempotency_key instead"));
     }

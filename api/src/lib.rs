@@ -13,6 +13,7 @@ pub mod batch;
 pub mod status;
 pub mod view;
 pub mod cancel;
+pub mod fleet;
 pub mod openapi;
 pub mod queue;
 pub mod store;

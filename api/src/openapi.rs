@@ -11,7 +11,7 @@ use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, Response
 
 use crate::extract::{MAX_IDEMPOTENCY_KEY_CHARS, MAX_WAIT_SECONDS};
 use crate::problem::{Code, PROBLEM_JSON, ProblemBody};
-use crate::{batch, cancel, status, submit};
+use crate::{batch, cancel, fleet, status, submit};
 
 const DESCRIPTION: &str = "Submit a prompt, get a job id at once, poll its `status_url`, and fetch the picture from \
     the CDN once the job has succeeded.\n\nEvery error is an RFC 9457 problem with a stable `code`. Every answer \
@@ -91,6 +91,12 @@ const SURFACES: &[Surface] = &[
         parameters: &[Param::JobId, Param::Traceparent, Param::CorrelationId],
         headers: &[("200", &[Field::ETag, Field::CacheControl])],
         problems: cancel::PROBLEMS,
+    },
+    Surface {
+        operation_id: "get_queue",
+        parameters: &[Param::Traceparent, Param::CorrelationId],
+        headers: &[("200", &[Field::CacheControl])],
+        problems: fleet::PROBLEMS,
     },
 ];
 

@@ -35,11 +35,12 @@ pub enum Code {
     InternalError,
     QueueUnavailable,
     StoreUnavailable,
+    IntakePaused,
 }
 
 impl Code {
     /// All codes.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::MalformedJson,
         Self::Unauthenticated,
         Self::JobNotFound,
@@ -55,6 +56,7 @@ impl Code {
         Self::InternalError,
         Self::QueueUnavailable,
         Self::StoreUnavailable,
+        Self::IntakePaused,
     ];
 
     /// Returns the word used in JSON and metric labels.
@@ -75,6 +77,7 @@ impl Code {
             Self::InternalError => "internal_error",
             Self::QueueUnavailable => "queue_unavailable",
             Self::StoreUnavailable => "store_unavailable",
+            Self::IntakePaused => "intake_paused",
         }
     }
 
@@ -92,7 +95,7 @@ impl Code {
             Self::InvalidRequest | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::QueueUnavailable | Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::QueueUnavailable | Self::StoreUnavailable | Self::IntakePaused => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -114,6 +117,7 @@ impl Code {
             Self::InternalError => "Something went wrong on our side",
             Self::QueueUnavailable => "Jobs cannot be accepted at the moment",
             Self::StoreUnavailable => "The state of jobs cannot be read at the moment",
+            Self::IntakePaused => "New jobs are not accepted for a while",
         }
     }
 }

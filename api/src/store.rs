@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
-use job::{JobId, ObjectKind, Place, Record, record_key};
+use axum::body::Bytes;
+use job::{JobId, ObjectKind, Pauses, Place, Record, pauses_key, record_key};
 use service::detail;
 use thiserror::Error;
 
@@ -84,6 +85,31 @@ impl S3Records {
         Self { client, bucket }
     }
 
+    /// Returns what operators have stopped. No object means that nothing is.
+    ///
+    /// # Errors
+    /// When the store cannot tell, or the object cannot be read.
+    pub async fn pauses(&self) -> Result<Pauses, StoreError> {
+        let Some((bytes, _)) = self.get(pauses_key().to_owned()).await? else { return Ok(Pauses::default()) };
+        serde_json::from_slice(&bytes)
+            .map_err(|error| StoreError::Unreadable(format!("{}: {}", pauses_key(), Place::from(error))))
+    }
+
+    /// Returns an object and its version, or `None` where there is none.
+    async fn get(&self, key: String) -> Result<Option<(Bytes, ETag)>, StoreError> {
+        let got = self.client.get_object().bucket(&self.bucket).key(key).send().await;
+        let output = match got {
+            Ok(output) => output,
+            // A missing bucket is a 404 as well, and a 403 means that we may not list it: neither says 'no object'.
+            Err(error) if error.code() == Some("NoSuchKey") => return Ok(None),
+            Err(error) => return Err(store_error(&error)),
+        };
+        let version =
+            output.e_tag.map(ETag).ok_or_else(|| StoreError::Unreadable("no ETag in the answer".to_owned()))?;
+        let bytes = output.body.collect().await.map_err(|error| StoreError::Unavailable(detail::causes(&error)))?;
+        Ok(Some((bytes.into_bytes(), version)))
+    }
+
     async fn put(&self, record: &Record, condition: Condition<'_>) -> Result<(), WriteError> {
         let body = serde_json::to_vec(record).expect("a record always serialises");
         let put = self
@@ -114,17 +140,7 @@ enum Condition<'a> {
 #[async_trait]
 impl RecordStore for S3Records {
     async fn read(&self, id: &JobId) -> Result<Option<(Record, ETag)>, StoreError> {
-        let got = self.client.get_object().bucket(&self.bucket).key(record_key(id)).send().await;
-        let output = match got {
-            Ok(output) => output,
-            // A missing bucket is a 404 as well, and a 403 means that we may not list it: neither says 'no record'.
-            Err(error) if error.code() == Some("NoSuchKey") => return Ok(None),
-            Err(error) => return Err(store_error(&error)),
-        };
-        let version =
-            output.e_tag.map(ETag).ok_or_else(|| StoreError::Unreadable("no ETag in the answer".to_owned()))?;
-        let bytes =
-            output.body.collect().await.map_err(|error| StoreError::Unavailable(detail::causes(&error)))?.into_bytes();
+        let Some((bytes, version)) = self.get(record_key(id)).await? else { return Ok(None) };
         let record = serde_json::from_slice(&bytes)
             .map_err(|error| StoreError::Unreadable(format!("{id}: {}", Place::from(error))))?;
         Ok(Some((record, version)))

@@ -17,6 +17,7 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
 use crate::app::Api;
 use crate::extract::{self, Caller};
+use crate::fleet;
 use crate::metrics::{self, Enqueued};
 use crate::problem::{Code, FieldError, Problem};
 use crate::view::{POLL_AFTER_SECONDS, status_schema, words};
@@ -40,6 +41,7 @@ pub const PROBLEMS: &[Code] = &[
     Code::RateLimited,
     Code::InternalError,
     Code::QueueUnavailable,
+    Code::IntakePaused,
 ];
 
 /// What to draw.
@@ -110,6 +112,7 @@ pub struct AcceptedJob {
     security(("api_key" = []))
 )]
 pub async fn submit_job(State(api): State<Arc<Api>>, caller: Caller, request: Request) -> Result<Response, Problem> {
+    fleet::accepting(&api)?;
     api.limits.submit(&caller.tenant, NonZeroU32::MIN)?;
     let key = extract::idempotency_key(request.headers())?.map(str::to_owned);
     let request: SubmitRequest = extract::json(request, api.body_limit).await?;

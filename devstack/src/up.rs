@@ -96,6 +96,7 @@ The stack is up. Ctrl-C stops it; what is queued and stored stays.
   logs         {}
 
   cargo dev submit \"a red fox in the snow\"
+  cargo imagectl --dev-dir {} status
   curl {api}/v1/jobs -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{{\"prompt\":\"a red fox\"}}'
 ",
         endpoints.cdn_url,
@@ -106,5 +107,6 @@ The stack is up. Ctrl-C stops it; what is queued and stored stays.
         endpoints.bucket,
         endpoints.bedrock_url,
         stack.logs_dir().display(),
+        stack.logs_dir().parent().unwrap_or(Path::new(".dev")).display(),
     )
 }

@@ -14,12 +14,16 @@ mod status;
 mod failure;
 mod record;
 mod object_key;
+mod pause;
 
 pub use failure::{Failure, FailureCode};
 pub use id::{InvalidJobId, JobId};
 pub use key_ring::{IdKeys, InvalidIdKeys};
 pub use message::{DecodeError, Job, WIRE_VERSION};
-pub use object_key::{ObjectKind, STANDARD_RETENTION_TAG, image_key, record_key, rendition_key, source_key};
+pub use object_key::{
+    ObjectKind, RECORDS, STANDARD_RETENTION_TAG, id_of_record_key, image_key, record_key, rendition_key, source_key,
+};
+pub use pause::{InvalidReason, MAX_REASON_CHARS, PAUSES_VERSION, Part, Pause, Pauses, pauses_key};
 pub use place::Place;
 pub use record::{Claim, ImageInfo, RECORD_VERSION, Record, RenditionInfo, SourceInfo, Timings};
 pub use rendition::{ImageFormat, InvalidRendition, RENDITION_SIDES, RenditionSpec, STANDARD_SIDE};

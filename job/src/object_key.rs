@@ -6,7 +6,10 @@ use crate::{ImageFormat, JobId, RenditionSpec};
 /// `retention=permanent`; lifecycle filters cannot say 'unless tagged'.
 pub const STANDARD_RETENTION_TAG: &str = "retention=standard";
 
-/// The three kinds of object in the bucket.
+/// What the keys of all records begin with.
+pub const RECORDS: &str = "records/";
+
+/// The kinds of object in the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectKind {
     /// `images/{id}.webp` and the renditions beside it: what the CDN serves.
@@ -15,6 +18,8 @@ pub enum ObjectKind {
     Record,
     /// `sources/{id}`: what the model returned, kept for days.
     Source,
+    /// `control/...`: what steers the fleet, and `audit/...`: what operators did.
+    Control,
 }
 
 impl ObjectKind {
@@ -22,7 +27,7 @@ impl ObjectKind {
     pub fn cache_control(self) -> &'static str {
         match self {
             Self::Image(_) => "public, max-age=31536000, immutable",
-            Self::Record | Self::Source => "private, no-store",
+            Self::Record | Self::Source | Self::Control => "private, no-store",
         }
     }
 
@@ -30,7 +35,7 @@ impl ObjectKind {
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Image(format) => format.content_type(),
-            Self::Record => "application/json",
+            Self::Record | Self::Control => "application/json",
             Self::Source => "application/octet-stream",
         }
     }
@@ -48,7 +53,12 @@ pub fn rendition_key(id: &JobId, spec: RenditionSpec) -> String {
 
 /// Returns the key of the record.
 pub fn record_key(id: &JobId) -> String {
-    format!("records/{id}.json")
+    format!("{RECORDS}{id}.json")
+}
+
+/// Returns whose record it is; `None` for a key that is no record's.
+pub fn id_of_record_key(key: &str) -> Option<JobId> {
+    key.strip_prefix(RECORDS)?.strip_suffix(".json")?.parse().ok()
 }
 
 /// Returns the key of the checkpointed source.
@@ -81,8 +91,18 @@ mod tests {
             (avif, "public, max-age=31536000, immutable", "image/avif"),
             (ObjectKind::Record, "private, no-store", "application/json"),
             (ObjectKind::Source, "private, no-store", "application/octet-stream"),
+            (ObjectKind::Control, "private, no-store", "application/json"),
         ] {
             assert_eq!((kind.cache_control(), kind.content_type()), (cache_control, content_type));
+        }
+    }
+
+    #[test]
+    fn a_record_is_found_by_its_key_and_by_no_other() {
+        let id: JobId = "018f3a5e7c007cc4a1f00123456789ab-0011223344556677".parse().unwrap();
+        assert_eq!(id_of_record_key(&record_key(&id)), Some(id));
+        for other in ["records/", "records/x.json", &image_key(&id), &record_key(&id).to_uppercase()] {
+            assert_eq!(id_of_record_key(other), None, "{other}");
         }
     }
 }

@@ -64,6 +64,9 @@ pub struct Record {
     /// The code of the passing fault that ended the last attempt, while the job waits for another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_fault: Option<String>,
+    /// When the reconciler wrote the end, because no worker was left to do so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconciled_at: Option<Timestamp>,
     /// How long each step took.
     #[serde(default)]
     pub timings: Timings,
@@ -184,6 +187,7 @@ impl Record {
             renditions: Vec::new(),
             error: None,
             last_fault: None,
+            reconciled_at: None,
             timings: Timings::default(),
         }
     }
@@ -210,6 +214,7 @@ impl Record {
             renditions: Vec::new(),
             error: None,
             last_fault: None,
+            reconciled_at: None,
             timings: Timings::default(),
         }
     }

@@ -91,6 +91,16 @@ pub enum ApiError {
     AlreadyFinal,
 }
 
+impl ApiError {
+    /// Returns whether operators have paused the intake of new jobs, and nothing else is wrong.
+    pub fn is_pause(&self) -> bool {
+        matches!(self, Self::Unavailable { reason, .. } if reason.starts_with(INTAKE_PAUSED))
+    }
+}
+
+/// The API's code for it.
+const INTAKE_PAUSED: &str = "intake_paused";
+
 /// RFC 9457, as far as it is used here.
 #[derive(Debug, Default, Deserialize)]
 struct Problem {
@@ -279,6 +289,7 @@ mod tests {
             classify(&problem, StatusCode::from_u16(status).unwrap(), None)
         };
         assert!(matches!(of("queue_unavailable", 503), ApiError::Unavailable { .. }));
+        assert!(of("intake_paused", 503).is_pause() && !of("queue_unavailable", 503).is_pause());
         assert_eq!(of("rate_limited", 429), ApiError::TooMany { retry_after: None });
         assert!(matches!(of("", 502), ApiError::Unavailable { .. }));
         // A wrong address, or a proxy: never a reason to tell a teacher that the description is at fault.

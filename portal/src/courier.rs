@@ -26,6 +26,8 @@ const ODD_JOB_PAUSE_MS: i64 = 20_000;
 
 const UNREACHABLE: &str = "The picture service cannot be reached at the moment. Nothing is lost: your text is kept, and \
                            pictures are asked for again by themselves as soon as the service is back.";
+const PAUSED: &str = "No new pictures are taken for the moment: the picture service is paused by those who run it. Nothing is \
+                      lost: your text is kept, and pictures are asked for as soon as it goes on.";
 const KEY_REJECTED: &str = "The picture service does not accept this portal’s key. Nothing is lost: please tell whoever \
                             runs the portal; pictures are made as soon as the key is right.";
 const TOO_MANY: &str = "The picture service takes no more requests at the moment, because many were sent at once. Nothing is \
@@ -126,9 +128,10 @@ impl Courier {
                 due.map_or(IDLE, |ms| Duration::from_millis(ms.unsigned_abs()).min(IDLE))
             }
             Err(Halt::Api(error)) => {
-                let words = match error {
+                let words = match &error {
                     ApiError::KeyRejected => KEY_REJECTED,
                     ApiError::TooMany { .. } => TOO_MANY,
+                    error if error.is_pause() => PAUSED,
                     _ => UNREACHABLE,
                 };
                 self.trouble.send_replace(Some(words));

@@ -12,3 +12,4 @@ pub mod serve;
 pub mod shutdown;
 pub mod aws;
 pub mod batching;
+pub mod following;

@@ -92,6 +92,11 @@ run "worker" {
   }
 
   assert {
+    condition     = strcontains(local.worker_user_data, "systemctl enable --now --no-block image-worker.service image-reconcile.timer") && strcontains(local.worker_user_data, "\nOnUnitActiveSec=5min\n") && strcontains(local.worker_user_data, "\nExecStart=/usr/local/bin/image-worker reconcile --once\n") && output.worker_environment.DEAD_LETTER_QUEUE_URL == aws_sqs_queue.jobs_dead_letter.url && tonumber(output.worker_environment.QUEUE_RETENTION_DAYS) * 86400 == aws_sqs_queue.jobs.message_retention_seconds
+    error_message = "every_job_ends: the reconciler runs on the workers, with the retention that the queue has."
+  }
+
+  assert {
     condition     = alltrue([for setting, value in output.worker_environment : can(regex("(?m)^${setting}=", local.worker_user_data)) && strcontains(local.worker_user_data, "\n${setting}=${value}\n")]) && alltrue([for setting, value in output.api_environment : strcontains(local.api_user_data, "\n${setting}=${value}\n")])
     error_message = "outputs_are_what_runs: the environment outputs must be the launch templates' own."
   }

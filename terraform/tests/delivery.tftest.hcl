@@ -87,7 +87,7 @@ run "storage" {
   }
 
   assert {
-    condition     = alltrue([for prefix in ["images/", "records/", "sources/"] : anytrue([for rule in aws_s3_bucket_lifecycle_configuration.images.rule : rule.status == "Enabled" && length(rule.noncurrent_version_expiration) == 1 && try(coalesce(one(rule.filter).prefix, ""), "") == prefix])])
+    condition     = alltrue([for prefix in ["images/", "records/", "sources/", "control/"] : anytrue([for rule in aws_s3_bucket_lifecycle_configuration.images.rule : rule.status == "Enabled" && length(rule.noncurrent_version_expiration) == 1 && try(coalesce(one(rule.filter).prefix, ""), "") == prefix])])
     error_message = "storage_shrinks: with versioning an expiration only hides; noncurrent versions must expire under every prefix."
   }
 

@@ -49,6 +49,7 @@ run "roles" {
       Enqueue                  = ["sqs:GetQueueAttributes", "sqs:SendMessage"]
       FetchRelease             = ["s3:GetObject"]
       ReadAndCancelJobs        = ["s3:GetObject", "s3:PutObject"]
+      ReadPauses               = ["s3:GetObject"]
       ReadSecrets              = ["secretsmanager:GetSecretValue"]
       ShipLogsAndMetrics       = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
       TellMissingFromForbidden = ["s3:ListBucket"]
@@ -62,7 +63,10 @@ run "roles" {
       FetchRelease             = ["s3:GetObject"]
       Generate                 = ["bedrock:InvokeModel"]
       KeepRecordsAndSources    = ["s3:GetObject", "s3:PutObject"]
+      KeepTheReconcilersLedger = ["s3:GetObject", "s3:PutObject"]
+      LookAtDeadLetters        = ["sqs:ChangeMessageVisibility", "sqs:ReceiveMessage"]
       PublishImages            = ["s3:PutObject", "s3:PutObjectTagging"]
+      ReadPauses               = ["s3:GetObject"]
       ShipLogsAndMetrics       = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
       TellMissingFromForbidden = ["s3:ListBucket"]
     })
@@ -92,6 +96,15 @@ run "roles" {
   assert {
     condition     = [for statement in jsondecode(aws_iam_role_policy.api.policy).Statement : statement.Resource if statement.Sid == "ReadAndCancelJobs"] == ["arn:aws:s3:::images-bucket/records/*"] && [for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Resource if statement.Sid == "PublishImages"] == ["arn:aws:s3:::images-bucket/images/*"] && jsonencode([for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Resource if statement.Sid == "KeepRecordsAndSources"]) == jsonencode([["arn:aws:s3:::images-bucket/records/*", "arn:aws:s3:::images-bucket/sources/*"]])
     error_message = "prefixes: each role writes under its own."
+  }
+
+  assert {
+    condition = jsonencode([for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Resource if contains(["KeepTheReconcilersLedger", "LookAtDeadLetters", "ReadPauses"], statement.Sid)]) == jsonencode([
+      "arn:aws:sqs:ap-south-1:111111111111:image-pipeline-jobs-dead-letter",
+      "arn:aws:s3:::images-bucket/control/pause.json",
+      "arn:aws:s3:::images-bucket/control/reconcile.json",
+    ])
+    error_message = "control: a worker looks at dead letters without deleting them, and cannot pause the fleet."
   }
 
   assert {

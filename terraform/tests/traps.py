@@ -28,6 +28,7 @@ TRAPS = [
     ("scaling.tf", "CEIL((visible + inflight)", "CEIL((FILL(visible, 0) + inflight)", "scaling", "no_fill_with_a_number"),
     ("templates/image-queue-touch.timer", "OnUnitActiveSec=5min", "OnUnitActiveSec=12h", "scaling", "queue_stays_active"),
     ("api.tf", 'timers = ["image-queue-touch.timer"]', "timers = []", "scaling", "queue_stays_active"),
+    ("worker.tf", 'timers = ["image-reconcile.timer"]', "timers = []", "compute", "every_job_ends"),
     ("scaling.tf", "evaluation_periods  = 1\n  datapoints_to_alarm = 1", "evaluation_periods  = 3\n  datapoints_to_alarm = 3", "scaling", "out_in_five_minutes"),
     ("scaling.tf", "alarm_actions       = [aws_autoscaling_policy.workers_out.arn]", "alarm_actions       = []", "scaling", "alarms_act"),
     ("scaling.tf", '"ExactCapacity"', '"ChangeInCapacity"', "scaling", "exact_capacity"),

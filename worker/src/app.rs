@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use jiff::{Timestamp, Unit};
+use job::Pause;
+use service::following::Followed;
 use service::readiness::Readiness;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +29,8 @@ pub struct Ports {
     pub queue: Arc<dyn JobQueue>,
     pub store: Arc<dyn ObjectStore>,
     pub generator: Arc<dyn Generator>,
+    /// Whether operators have paused generation.
+    pub pause: Followed<Option<Pause>>,
     pub clock: Clock,
 }
 
@@ -90,6 +94,7 @@ impl Worker {
             slots: Slots::new(usize::from(settings.worker_slots)),
             limiter,
             circuit,
+            pause: ports.pause,
             readiness,
             tasks,
             stopping,
@@ -124,7 +129,7 @@ pub fn system_clock() -> Clock {
 }
 
 /// Host and process id: what an operator needs to find the holder of a claim.
-fn worker_name() -> String {
+pub fn worker_name() -> String {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     format!("{}/{}", host.as_deref().unwrap_or("unknown-host"), std::process::id())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use job::{Claim, FailureCode, Job, Record, Status};
+use job::{Claim, Failure, FailureCode, Job, Record, Status};
 use uuid::Uuid;
 
 use crate::error::{JobError, Kind};
@@ -132,15 +132,42 @@ pub async fn claim(
     Err(JobError::new(Kind::StoreUnavailable, format!("record was contended {MAX_ROUNDS} times in a row")))
 }
 
+/// Ends a job that nobody holds, over the version that was read.
+///
+/// Whoever has written the record since, a worker with a success above all, wins. For the reconciler; a worker ends the
+/// jobs that it holds with [`Held::finish`].
+///
+/// # Errors
+/// `Conflict` when somebody else has written it since.
+pub async fn end_unheld(
+    store: &dyn ObjectStore,
+    mut record: Record,
+    found: Option<&ETag>,
+    now: Timestamp,
+    end: (Status, Option<Failure>),
+) -> Result<(), StoreError> {
+    debug_assert!(!record.status.is_final());
+    record.finish(end.0, now);
+    record.error = end.1;
+    record.reconciled_at = Some(now);
+    match found {
+        None => store.create_record(&record).await,
+        Some(etag) => store.replace_record(&record, etag).await,
+    }
+    .map(drop)
+}
+
 /// The API refuses a key that it can see to be another spec's; here end those that it could not see. A record without
 /// a fingerprint was canceled before any worker saw its job.
-fn is_of_another_spec(record: &Record, job: &Job) -> bool {
+pub fn is_of_another_spec(record: &Record, job: &Job) -> bool {
     record.spec_fingerprint.as_ref().is_some_and(|known| *known != job.spec.fingerprint())
 }
 
-/// A job that failed for want of attempts may be redriven from the dead-letter queue and still succeed.
+/// A job that failed for want of attempts may be redriven from the dead-letter queue and still succeed. One that the
+/// reconciler called expired had no message left: a message that turns up after all proves the contrary.
 fn may_be_redone(record: &Record) -> bool {
-    record.error.as_ref().is_some_and(|error| error.code == FailureCode::AttemptsExhausted)
+    let was_given_up = record.status == Status::Expired && record.reconciled_at.is_some();
+    was_given_up || record.error.as_ref().is_some_and(|error| error.code == FailureCode::AttemptsExhausted)
 }
 
 fn begin_attempt(record: &mut Record, job: &Job, claimant: &Claimant, now: Timestamp, resumed: bool) {
@@ -150,6 +177,7 @@ fn begin_attempt(record: &mut Record, job: &Job, claimant: &Claimant, now: Times
     record.status = Status::Generating;
     record.started_at.get_or_insert(now);
     record.finished_at = None;
+    record.reconciled_at = None;
     record.error = None;
     record.timings.queue_wait_seconds.get_or_insert_with(|| seconds(now.duration_since(job.submitted_at)));
     record.updated_at = now;

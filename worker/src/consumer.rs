@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use job::Pause;
+use service::following::Followed;
 use service::readiness::Readiness;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,6 +33,8 @@ pub struct Consumer {
     pub slots: Slots,
     pub limiter: Arc<Limiter>,
     pub circuit: Circuit,
+    /// Whether operators have paused generation. A long poll under way when they do is the last one.
+    pub pause: Followed<Option<Pause>>,
     pub readiness: Readiness,
     pub tasks: TaskTracker,
     pub stopping: CancellationToken,
@@ -83,13 +87,19 @@ impl Consumer {
     /// Waits until a delivery could start now, and takes the slots for it.
     async fn room(&self) -> Vec<Slot> {
         loop {
+            self.pause.until(Option::is_none).await;
             if self.circuit.is_open() {
                 if self.slots.in_flight() == 0 {
                     // Nobody is left who could notice the end of the fault, so the next delivery does.
                     tokio::select! {
                         biased;
                         () = self.circuit.closed() => continue,
-                        () = self.circuit.probe_due() => return self.slots.claim(1).await,
+                        () = self.circuit.probe_due() => {
+                            if self.is_paused() {
+                                continue;
+                            }
+                            return self.slots.claim(1).await;
+                        }
                     }
                 }
                 tokio::select! {
@@ -101,10 +111,14 @@ impl Consumer {
             }
             self.limiter.nobody_waiting().await;
             let slots = self.slots.claim(MAX_RECEIVE).await;
-            if !self.circuit.is_open() {
+            if !self.circuit.is_open() && !self.is_paused() {
                 return slots;
             }
         }
+    }
+
+    fn is_paused(&self) -> bool {
+        self.pause.get().is_some()
     }
 
     fn hand_out(&self, deliveries: Vec<Delivery>, slots: Vec<Slot>) {

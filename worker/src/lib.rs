@@ -20,6 +20,7 @@ pub mod generate;
 pub mod queue;
 pub mod store;
 pub mod lifecycle;
+pub mod reconcile;
 pub mod error;
 pub mod metrics;
 pub mod traces;

@@ -2,8 +2,11 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
+use job::Pause;
+use service::following::Followed;
 use service::readiness::Readiness;
 use service::settings::{give_up, refuse};
 use service::{admin, aws, health, shutdown, telemetry};
@@ -14,16 +17,22 @@ use worker::generate::bedrock::{self, BedrockGenerator};
 use worker::lifecycle::{InstanceMetadata, TerminationHook};
 use worker::metrics;
 use worker::queue::SqsQueue;
+use worker::reconcile;
 use worker::settings::Settings;
-use worker::store::S3Store;
+use worker::store::{ObjectStore, S3Store, read_pauses};
 
 /// Buffers of megabytes come and go with every picture. glibc gives them back to the kernel, and being given zeroed pages
 /// again was 45 % of the CPU outside rendering: see docs/benchmarks.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// How often the pauses are read: 17,280 reads a day and process, 0.007 USD.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A start does not wait longer for the first of them: without it, the worker works.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
 fn main() -> ExitCode {
-    if let Some(code) = health::asked(std::env::args_os()) {
+    if let Some(code) = health::asked(std::env::args_os()).or_else(|| reconcile::asked(std::env::args_os())) {
         return code;
     }
     let settings = match Settings::try_parse() {
@@ -65,15 +74,18 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
 
     let config = aws::load_config().await;
     let model = bedrock::client(&config, &settings.bedrock_region, settings.model_timeout());
-    let wait = std::time::Duration::from_secs(settings.receive_wait_seconds);
+    let wait = Duration::from_secs(settings.receive_wait_seconds);
+    let store = Arc::new(S3Store::new(&config, settings.s3_bucket_name.clone()));
+    let pause = Followed::default();
     let ports = Ports {
         queue: Arc::new(SqsQueue::new(&config, settings.sqs_queue_url.clone(), wait, settings.lease())),
-        store: Arc::new(S3Store::new(&config, settings.s3_bucket_name.clone())),
+        store: Arc::clone(&store) as Arc<dyn ObjectStore>,
         generator: Arc::new(BedrockGenerator::new(
             model,
             settings.bedrock_model_id.clone(),
             settings.bedrock_output_format,
         )?),
+        pause: pause.clone(),
         clock: system_clock(),
     };
     let worker = Worker::new(&settings, ports, readiness.clone(), stopping.clone());
@@ -85,8 +97,19 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         Some(metadata) => metadata.in_service(&stopping).await,
         None => false,
     };
+    let read = async || read_pauses(store.as_ref()).await.map(|pauses| pauses.generation);
+    // A process that is started during a pause must not begin with a receive.
+    if let Ok(Ok(found)) = tokio::time::timeout(FIRST_LOOK, read()).await
+        && pause.set(found.clone())
+    {
+        told(&found);
+    }
     readiness.clear("starting");
-    let (drained, instance_ends) = tokio::join!(worker.run(), watch(metadata.as_ref(), &stopping));
+    let (drained, instance_ends, ()) = tokio::join!(
+        worker.run(),
+        watch(metadata.as_ref(), &stopping),
+        pause.follow("the pause of generation", LOOK_EVERY, &stopping, read, told)
+    );
     tracing::info!(?drained, "worker stopped");
 
     // After any other stop, a deploy's above all, no hook waits: the group would refuse.
@@ -97,6 +120,16 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         tracing::error!(%error, "termination hook could not be completed, the group waits for its time-out");
     }
     Ok(())
+}
+
+/// Tells the log and the metrics of a pause that has begun or ended.
+fn told(pause: &Option<Pause>) {
+    metrics::paused(pause.is_some());
+    match pause {
+        Some(pause) => tracing::warn!(reason = pause.reason, by = pause.by, since = %pause.since,
+            "generation is paused: receiving nothing, finishing what is in hand"),
+        None => tracing::info!("generation goes on"),
+    }
 }
 
 async fn watch(metadata: Option<&InstanceMetadata>, stopping: &CancellationToken) -> bool {

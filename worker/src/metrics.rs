@@ -27,12 +27,13 @@ const MODEL_CALLS: &str = "worker_model_calls_total";
 const MODEL_RATE: &str = "worker_model_rate_limit";
 const ERRORS: &str = "worker_errors_total";
 const CIRCUIT_OPEN: &str = "worker_circuit_open";
+const PAUSED: &str = "worker_paused";
 const RECEIVES: &str = "worker_receives_total";
 const DELETE_ENTRIES: &str = "worker_delete_entries";
 const VISIBILITY_ENTRIES: &str = "worker_visibility_entries";
 
 /// The catalogue, held to docs/metrics.md by a test.
-pub const CATALOGUE: [MetricInfo; 16] = [
+pub const CATALOGUE: [MetricInfo; 17] = [
     MetricInfo { name: JOBS, kind: "counter", labels: "outcome", help: "Deliveries by how their processing ended" },
     MetricInfo {
         name: JOB_DURATION,
@@ -75,6 +76,12 @@ pub const CATALOGUE: [MetricInfo; 16] = [
         kind: "gauge",
         labels: "",
         help: "1 while the environment is at fault and nothing is received",
+    },
+    MetricInfo {
+        name: PAUSED,
+        kind: "gauge",
+        labels: "",
+        help: "1 while operators have paused generation and nothing is received",
     },
     MetricInfo { name: RECEIVES, kind: "counter", labels: "result", help: "Calls to receive by result" },
     MetricInfo { name: DELETE_ENTRIES, kind: "histogram", labels: "", help: "Deliveries in one DeleteMessageBatch" },
@@ -183,6 +190,7 @@ pub fn describe() {
     gauge!(IN_FLIGHT).set(0);
     gauge!(MODEL_RATE).set(0);
     gauge!(CIRCUIT_OPEN).set(0);
+    gauge!(PAUSED).set(0);
 }
 
 pub fn job_ended(outcome: &'static str, took: Duration) {
@@ -229,6 +237,10 @@ pub fn error(kind: Kind) {
 
 pub fn circuit_open(open: bool) {
     gauge!(CIRCUIT_OPEN).set(u8::from(open));
+}
+
+pub fn paused(paused: bool) {
+    gauge!(PAUSED).set(u8::from(paused));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "ten at most")]

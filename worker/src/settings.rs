@@ -9,12 +9,16 @@ use service::settings::{Contradiction, ObserveSettings};
 use crate::generate::{OutputFormat, StabilityModel};
 use crate::render::RenderSettings;
 
+/// What the words in front of everything do, of which the settings know nothing.
+pub const HELP: &str = "The word `health` in front of everything asks a running process whether it is ready, and exits with 0 or 1: \
+                        see `health --help`. The word `reconcile` ends jobs that no worker will end: see `reconcile --help`.";
+
 /// Performs jobs: receives them from SQS, generates with Amazon Bedrock, renders, publishes to S3.
 ///
 /// Credentials, region and endpoints are the AWS SDK's own: `AWS_REGION`, `AWS_ENDPOINT_URL_SQS`, `AWS_ENDPOINT_URL_S3`,
 /// `AWS_ENDPOINT_URL_BEDROCK_RUNTIME`, ...
 #[derive(Debug, Clone, Parser)]
-#[command(name = "image-worker", version, after_help = service::health::HELP)]
+#[command(name = "image-worker", version, after_help = HELP)]
 pub struct Settings {
     /// URL of the job queue.
     #[arg(long, env = "SQS_QUEUE_URL", value_name = "URL", value_parser = NonEmptyStringValueParser::new())]

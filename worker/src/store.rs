@@ -9,8 +9,10 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
+use jiff::Timestamp;
 use job::{
-    JobId, ObjectKind, Place, Record, RenditionSpec, SourceInfo, TraceContext, record_key, rendition_key, source_key,
+    JobId, ObjectKind, Pauses, Place, RECORDS, Record, RenditionSpec, SourceInfo, TraceContext, pauses_key, record_key,
+    rendition_key, source_key,
 };
 use thiserror::Error;
 
@@ -72,6 +74,37 @@ pub trait ObjectStore: Send + Sync + 'static {
     ) -> Result<(), JobError>;
 }
 
+/// A record as a listing shows it: where it is and when it was written, not what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub key: String,
+    pub modified_at: Timestamp,
+}
+
+/// What is in the bucket beside single jobs: the list of all records, and the objects that steer the fleet.
+#[async_trait]
+pub trait Shelf: Send + Sync + 'static {
+    /// Returns up to `max` (1 to 1000) records in the order of their keys, from the first one behind `after` on. Fewer
+    /// than `max` means that there are no more.
+    async fn list_records(&self, after: Option<&str>, max: usize) -> Result<Vec<Listed>, JobError>;
+
+    async fn read_control(&self, key: &str) -> Result<Option<(Bytes, ETag)>, JobError>;
+
+    /// Writes the object if it is still the version `expected`, or with `None` if there is none.
+    async fn write_control(&self, key: &str, body: Bytes, expected: Option<&ETag>) -> Result<ETag, StoreError>;
+}
+
+/// Returns what operators have stopped. No object means that nothing is.
+///
+/// # Errors
+/// When the store cannot tell, or the object cannot be read.
+pub async fn read_pauses(shelf: &dyn Shelf) -> Result<Pauses, JobError> {
+    let Some((body, _)) = shelf.read_control(pauses_key()).await? else { return Ok(Pauses::default()) };
+    serde_json::from_slice(&body).map_err(|error| {
+        JobError::new(Kind::StoreUnavailable, format!("{} cannot be read: {}", pauses_key(), Place::from(error)))
+    })
+}
+
 /// The store on S3.
 #[derive(Debug, Clone)]
 pub struct S3Store {
@@ -82,6 +115,9 @@ pub struct S3Store {
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(45);
 const MAX_ATTEMPTS: u32 = 3;
+
+/// S3 lists at most this many objects in one call.
+pub const MAX_LISTED: usize = 1000;
 
 const META_MODEL: &str = "model";
 const META_SEED: &str = "seed";
@@ -214,6 +250,34 @@ impl ObjectStore for S3Store {
         let put = self.put_image(id, spec, encoded, trace);
         put.customize().disable_payload_signing().send().await.map_err(|error| classify(&error))?;
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Shelf for S3Store {
+    async fn list_records(&self, after: Option<&str>, max: usize) -> Result<Vec<Listed>, JobError> {
+        let max = i32::try_from(max.clamp(1, MAX_LISTED)).expect("1 to 1000");
+        let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(RECORDS).max_keys(max);
+        let output = list.set_start_after(after.map(str::to_owned)).send().await.map_err(|error| classify(&error))?;
+        let listed = output.contents.unwrap_or_default().into_iter().filter_map(|object| {
+            let modified_at = object.last_modified?.to_millis().ok()?;
+            Some(Listed { key: object.key?, modified_at: Timestamp::from_millisecond(modified_at).ok()? })
+        });
+        Ok(listed.collect())
+    }
+
+    async fn read_control(&self, key: &str) -> Result<Option<(Bytes, ETag)>, JobError> {
+        let found = self.get(key.to_owned()).await?;
+        Ok(found.map(|(body, object)| (body, ETag(object.e_tag.unwrap_or_default()))))
+    }
+
+    async fn write_control(&self, key: &str, body: Bytes, expected: Option<&ETag>) -> Result<ETag, StoreError> {
+        let put = self.put(key.to_owned(), ObjectKind::Control, body);
+        let put = match expected {
+            Some(ETag(expected)) => put.if_match(expected),
+            None => put.if_none_match("*"),
+        };
+        Ok(ETag(put.send().await.map_err(conditional)?.e_tag.unwrap_or_default()))
     }
 }
 

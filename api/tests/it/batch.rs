@@ -78,7 +78,7 @@ async fn a_batch_of_bad_jobs_is_one_problem_naming_all_of_them() {
 async fn when_nothing_could_be_queued_the_batch_is_unavailable() {
     let (queue, records) = (Arc::new(MemoryQueue::default()), Arc::new(MemoryRecords::default()));
     let broken = Arc::new(BrokenQueue(QueueError::Unavailable("secret-host is down".into())));
-    let ports = Ports { queue: broken, records: records.clone(), now: Timestamp::now };
+    let ports = Ports { queue: broken, records: records.clone(), now: Timestamp::now, pauses: Default::default() };
     let api = TestApi::with_ports(&[], queue, records, ports);
     let answer = batch(&api, json!([{"prompt": "fox"}, {"prompt": ""}])).await;
     answer.assert_problem(503, "queue_unavailable");

@@ -1,6 +1,12 @@
-//! The real binary: its exit codes.
+//! The real binary: its exit codes, and the pause that it reads.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use aws_sdk_s3::primitives::ByteStream;
+use devstack::embedded::{ACCESS_KEY_ID, EmbeddedS3, REGION, SECRET_ACCESS_KEY, s3_client};
+use devstack::stack::{BUCKET, provision};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::{ID_KEYS, NORTH_KEY};
 
@@ -49,4 +55,39 @@ fn the_health_command_needs_no_setting_and_tells_why_it_fails() {
     let output = health("nowhere", &["--live"]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(64) && text.contains("--admin-addr"), "{text}");
+}
+
+#[tokio::test]
+async fn a_pause_in_the_bucket_is_obeyed() {
+    let dir = tempfile::tempdir().unwrap();
+    let s3 = EmbeddedS3::start("127.0.0.1:0".parse().unwrap(), dir.path().to_owned()).await.unwrap();
+    let client = s3_client(&s3.url());
+    provision::bucket(&client).await.unwrap();
+    let pauses = r#"{"v":1,"intake":{"reason":"Maintenance.","by":"operator","since":"2026-11-26T08:00:00Z"}}"#;
+    let put = client.put_object().bucket(BUCKET).key(job::pauses_key());
+    put.body(ByteStream::from_static(pauses.as_bytes())).send().await.unwrap();
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_image-api"))
+        .env_clear()
+        .envs([("SQS_QUEUE_URL", "http://127.0.0.1:1/000000000000/q"), ("S3_BUCKET_NAME", BUCKET)])
+        .envs([("CLOUDFRONT_DOMAIN", "cdn.example.com"), ("JOB_ID_KEYS", ID_KEYS)])
+        .env("API_KEYS", format!("north:{NORTH_KEY}"))
+        .envs([("LISTEN_ADDR", "127.0.0.1:0"), ("ADMIN_ADDR", "127.0.0.1:0")])
+        .envs([("AWS_REGION", REGION), ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)])
+        .env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
+        .env("AWS_ENDPOINT_URL_S3", s3.url())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let paused = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains("intake is paused") {
+                return line;
+            }
+        }
+        panic!("it ended without a word of the pause")
+    };
+    let line = tokio::time::timeout(Duration::from_secs(120), paused).await.expect("it is read at the start");
+    assert!(line.contains("Maintenance.") && line.contains("operator"), "{line}");
 }

@@ -20,7 +20,7 @@ fn contended(rival: Record, rivals: usize) -> TestApi {
     let (queue, records) = (Arc::new(MemoryQueue::default()), Arc::new(MemoryRecords::default()));
     let rivals_left = AtomicUsize::new(rivals);
     let store = Arc::new(ContendedRecords { records: records.clone(), rival, rivals_left });
-    let ports = Ports { queue: queue.clone(), records: store, now: Timestamp::now };
+    let ports = Ports { queue: queue.clone(), records: store, now: Timestamp::now, pauses: Default::default() };
     TestApi::with_ports(&[], queue, records, ports)
 }
 

@@ -19,7 +19,12 @@ fn api_with(queue: Option<QueueError>, records: Option<Arc<dyn RecordStore>>) ->
         None => memory_queue.clone(),
     };
     let records = records.unwrap_or_else(|| memory_records.clone());
-    TestApi::with_ports(&[], memory_queue, memory_records, Ports { queue, records, now: Timestamp::now })
+    TestApi::with_ports(
+        &[],
+        memory_queue,
+        memory_records,
+        Ports { queue, records, now: Timestamp::now, pauses: Default::default() },
+    )
 }
 
 fn broken_records(error: StoreError) -> Option<Arc<dyn RecordStore>> {

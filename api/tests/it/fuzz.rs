@@ -38,7 +38,12 @@ fn service() -> &'static (Runtime, TestApi) {
     static SERVICE: OnceLock<(Runtime, TestApi)> = OnceLock::new();
     SERVICE.get_or_init(|| {
         let (queue, records) = (Arc::new(MemoryQueue::default()), Arc::new(MemoryRecords::default()));
-        let ports = Ports { queue: Arc::new(ReadingQueue), records: records.clone(), now: Timestamp::now };
+        let ports = Ports {
+            queue: Arc::new(ReadingQueue),
+            records: records.clone(),
+            now: Timestamp::now,
+            pauses: Default::default(),
+        };
         let limits = ["--jobs-per-minute=1000000000", "--jobs-burst=1000000000", "--polls-per-minute=1000000000"];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _entered = runtime.enter();

@@ -92,7 +92,7 @@ async fn a_failure_is_logged_once_with_its_cause_and_names() {
     let (captured, _guard) = Captured::begin();
     let (queue, records) = (Arc::new(MemoryQueue::default()), Arc::new(MemoryRecords::default()));
     let broken = Arc::new(BrokenQueue(QueueError::Misconfigured("AccessDenied: no".into())));
-    let ports = Ports { queue: broken, records: records.clone(), now: Timestamp::now };
+    let ports = Ports { queue: broken, records: records.clone(), now: Timestamp::now, pauses: Default::default() };
     let api = TestApi::with_ports(&[], queue, records, ports);
     api.send(with(post("/v1/jobs", &json!({"prompt": "fox"})), "x-correlation-id", "assignment-42")).await;
 
@@ -108,7 +108,7 @@ async fn a_failure_names_its_job_even_where_only_warnings_are_logged() {
     let (captured, _guard) = Captured::begin_at(tracing::Level::WARN);
     let (queue, records) = (Arc::new(MemoryQueue::default()), Arc::new(MemoryRecords::default()));
     let broken = Arc::new(BrokenRecords(StoreError::Unavailable("down".into())));
-    let ports = Ports { queue: queue.clone(), records: broken, now: Timestamp::now };
+    let ports = Ports { queue: queue.clone(), records: broken, now: Timestamp::now, pauses: Default::default() };
     let api = TestApi::with_ports(&[], queue, records, ports);
     let id = crate::support::job().id;
     api.send(with(get(&format!("/v1/jobs/{id}")), "x-correlation-id", "assignment-42")).await;

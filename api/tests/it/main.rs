@@ -14,6 +14,7 @@ mod faults;
 mod limits;
 mod logs;
 mod openapi;
+mod pause;
 mod serving;
 mod binary;
 mod contract;

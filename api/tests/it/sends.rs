@@ -35,7 +35,8 @@ fn open() -> Arc<Semaphore> {
 
 fn api(sqs: &ScriptedSqs) -> TestApi {
     let (queue, records) = (Arc::new(MemoryQueue::default()), Arc::new(MemoryRecords::default()));
-    let ports = Ports { queue: sqs.queue.clone(), records: records.clone(), now: Timestamp::now };
+    let ports =
+        Ports { queue: sqs.queue.clone(), records: records.clone(), now: Timestamp::now, pauses: Default::default() };
     TestApi::with_ports(&[], queue, records, ports)
 }
 

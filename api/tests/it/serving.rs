@@ -14,7 +14,8 @@ use crate::support::{MemoryQueue, MemoryRecords, NORTH_KEY, job, settings};
 
 async fn build(args: &[&str], readiness: &Readiness, records: Arc<MemoryRecords>) -> Result<Application, ServeError> {
     let settings = settings(args);
-    let ports = Ports { queue: Arc::new(MemoryQueue::default()), records, now: Timestamp::now };
+    let ports =
+        Ports { queue: Arc::new(MemoryQueue::default()), records, now: Timestamp::now, pauses: Default::default() };
     Application::build(&settings, settings.validate().unwrap(), ports, readiness.clone()).await
 }
 
@@ -115,6 +116,7 @@ async fn a_taken_port_is_named() {
         queue: Arc::new(MemoryQueue::default()),
         records: Arc::new(MemoryRecords::default()),
         now: Timestamp::now,
+        pauses: Default::default(),
     };
     let error =
         Application::build(&settings, settings.validate().unwrap(), ports, readiness.clone()).await.err().unwrap();

@@ -124,7 +124,7 @@ async fn nothing_is_queued_for_longer_than_the_queue_keeps_it() {
         [(in_three_days as fn() -> Timestamp, "queued", "queued"), (in_five_days, "expired", "expired")]
     {
         let (queue, records) = (Arc::new(MemoryQueue::default()), Arc::new(MemoryRecords::default()));
-        let ports = Ports { queue: queue.clone(), records: records.clone(), now };
+        let ports = Ports { queue: queue.clone(), records: records.clone(), now, pauses: Default::default() };
         let api = TestApi::with_ports(&[], queue, records, ports);
         let answer = api.get(&format!("/v1/jobs/{}", job().id)).await;
         assert_eq!(answer.body["status"], unseen);
@@ -141,7 +141,7 @@ async fn an_id_from_a_key_reads_queued_as_long_as_it_has_no_record_and_a_repeat_
         Timestamp::now() + (5 * 24).hours()
     }
     let (queue, records) = (Arc::new(MemoryQueue::default()), Arc::new(MemoryRecords::default()));
-    let ports = Ports { queue: queue.clone(), records: records.clone(), now: in_five_days };
+    let ports = Ports { queue: queue.clone(), records: records.clone(), now: in_five_days, pauses: Default::default() };
     let api = TestApi::with_ports(&[], queue, records, ports);
     let submit = async || api.send(with(post("/v1/jobs", &json!({"prompt": "fox"})), "idempotency-key", "one")).await;
     let id = submit().await.id();

@@ -17,7 +17,7 @@ use crate::stack::ports::{chosen, loopback};
 /// Not the name that a developer's own stack has: that of the folder.
 const PROJECT: &str = "image-pipeline-containers-test";
 /// Services that run without a profile, as the file has them.
-pub(super) const SERVICES: [&str; 6] = ["emulator", "provision", "bedrock", "cdn", "api", "worker"];
+pub(super) const SERVICES: [&str; 7] = ["emulator", "provision", "bedrock", "cdn", "api", "worker", "reconciler"];
 /// Services that a profile adds. Grafana is not among them: there may be none.
 const OF_PROFILES: [&str; 2] = ["prometheus", "jaeger"];
 const PROFILES: (&str, &str) = ("COMPOSE_PROFILES", "metrics,traces");

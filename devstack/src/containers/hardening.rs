@@ -7,7 +7,7 @@ use super::engine::Engine;
 use super::{ContainersError, wrong};
 
 /// The services whose images are ours: these run as the user of the Dockerfile.
-const OURS: [&str; 5] = ["provision", "bedrock", "cdn", "api", "worker"];
+const OURS: [&str; 6] = ["provision", "bedrock", "cdn", "api", "worker", "reconciler"];
 const USER: &str = "10001:10001";
 
 /// Checks every running container of the project.

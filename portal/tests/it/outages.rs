@@ -36,7 +36,9 @@ async fn an_api_that_is_away_costs_time_and_no_text(db: Db) {
     assert_eq!(page.pictures().len(), 2);
     assert!(api.jobs().is_empty());
 
-    // With a wrong key it says something else.
+    // Paused by its operators, or with a wrong key, it says something else.
+    api.set_outage(Some((503, "intake_paused")));
+    until_it_says(&mut teacher, &path, "the picture service is paused by those who run it").await;
     api.set_outage(Some((401, "unauthenticated")));
     until_it_says(&mut teacher, &path, "does not accept this portal’s key").await;
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use job::{Pause, Pauses, Status};
 use tokio::process::Command;
 
 use crate::support::{BINARY, Idle, LoopbackProxy, Site, WorkerProcess, when};
@@ -52,6 +54,53 @@ async fn the_exit_code_tells_settings_from_faults() {
 }
 
 #[tokio::test]
+async fn a_pass_of_the_reconciler_is_one_command() {
+    let site = Site::start().await;
+    let job = site.dead("a red fox").await;
+    let pass = async |extra: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command.arg("reconcile").args(extra).env_clear().envs(site.environment()).kill_on_drop(true);
+        let output = command.output().await.unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let (code, log) = pass(&["--once"]).await;
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains(r#""letters.ended":1"#) && log.contains(r#""saw_every_letter":true"#), "{log}");
+    assert!(!log.contains("fox"), "{log}");
+    assert_eq!(site.record(&job).await.unwrap().status, Status::Failed);
+    let (code, log) = pass(&["--once"]).await;
+    assert!(code == Some(0) && log.contains(r#""letters.already_final":1"#), "{log}");
+    let (code, log) =
+        pass(&["--once", "--dead-letter-queue-url", &format!("{}/000000000000/no-such-queue", site.sqs.url())]).await;
+    assert!(code == Some(1) && log.contains("error: the dead-letter queue: "), "{log}");
+    let (code, log) = pass(&["--twice"]).await;
+    assert!(code == Some(64) && log.contains("--twice"), "{log}");
+}
+
+#[tokio::test]
+async fn a_worker_obeys_the_pause_in_the_bucket() {
+    let site = Site::start().await;
+    let pause = Pause::new("The model is being changed.", "operator", Timestamp::now()).unwrap();
+    site.set_pauses(&Pauses { generation: Some(pause), ..Pauses::default() }).await;
+    let mut worker = WorkerProcess::start(&site, &[]).await;
+    let line = worker.logged("generation is paused").await;
+    assert_eq!((&line["reason"], &line["by"]), (&"The model is being changed.".into(), &"operator".into()));
+    let job = site.submit("a red fox").await;
+    let metrics = worker.admin("/metrics").await;
+    // It has not even asked: a receive that is under way is counted when it ends, but none may have begun.
+    assert!(
+        metrics.contains("worker_paused 1") && metrics.contains(r#"worker_receives_total{result="empty"} 0"#),
+        "{metrics}"
+    );
+    assert_eq!((site.backlog().await, site.record(&job).await), ((1, 0), None));
+    site.set_pauses(&Pauses::default()).await;
+    worker.logged("generation goes on").await;
+    site.succeeded(&job).await;
+    worker.terminate();
+    assert_eq!(worker.exit_code().await, Some(0));
+}
+
+#[tokio::test]
 async fn what_arrives_after_sigterm_is_not_left_invisible() {
     let site = Site::start().await;
     let mut worker = WorkerProcess::start(&site, &[("RECEIVE_WAIT_SECONDS", "10")]).await;
@@ -93,7 +142,7 @@ async fn a_stop_waits_for_the_deletes_that_jobs_share() {
     assert_eq!(worker.exit_code().await, Some(0));
     assert_eq!(site.backlog().await, (0, 0));
     for job in &jobs {
-        assert_eq!(site.record(job).await.unwrap().status, job::Status::Succeeded);
+        assert_eq!(site.record(job).await.unwrap().status, Status::Succeeded);
     }
     assert_eq!(site.bedrock.ledger().totals.paid, JOBS as u64);
 }

@@ -11,6 +11,8 @@ mod poison;
 mod outage;
 mod lease_loss;
 mod shutdown;
+mod pause;
+mod reconcile;
 mod backpressure;
 mod contract;
 mod simulation;

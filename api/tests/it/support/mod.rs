@@ -14,9 +14,11 @@ use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use clap::Parser;
 use jiff::{Timestamp, ToSpan};
 use job::{
-    Claim, IdKeys, ImageInfo, Job, JobId, JobSpec, Record, RenditionInfo, Status, TenantId, Timings, TraceContext,
+    Claim, IdKeys, ImageInfo, Job, JobId, JobSpec, Pauses, Record, RenditionInfo, Status, TenantId, Timings,
+    TraceContext,
 };
 use serde_json::{Value, json};
+use service::following::Followed;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -31,6 +33,7 @@ pub(crate) const ID_KEYS: &str = "test-secret-test-secret-test-secret";
 pub(crate) struct TestApi {
     pub(crate) queue: Arc<MemoryQueue>,
     pub(crate) records: Arc<MemoryRecords>,
+    pub(crate) pauses: Followed<Pauses>,
     pub(crate) stopping: CancellationToken,
     pub(crate) router: Router,
 }
@@ -42,7 +45,8 @@ impl TestApi {
 
     pub(crate) fn with_args(args: &[&str]) -> Self {
         let (queue, records) = (Arc::new(MemoryQueue::default()), Arc::new(MemoryRecords::default()));
-        let ports = Ports { queue: queue.clone(), records: records.clone(), now: Timestamp::now };
+        let ports =
+            Ports { queue: queue.clone(), records: records.clone(), now: Timestamp::now, pauses: Default::default() };
         Self::with_ports(args, queue, records, ports)
     }
 
@@ -55,9 +59,9 @@ impl TestApi {
     ) -> Self {
         let settings = settings(args);
         let secrets = settings.validate().unwrap();
-        let stopping = CancellationToken::new();
+        let (stopping, pauses) = (CancellationToken::new(), ports.pauses.clone());
         let router = app::router(&settings, secrets, ports, stopping.clone());
-        Self { queue, records, stopping, router }
+        Self { queue, records, pauses, stopping, router }
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {

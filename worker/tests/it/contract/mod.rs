@@ -2,6 +2,8 @@
 
 mod queue;
 mod store;
+mod shelf;
+mod reconcile;
 
 use std::any::Any;
 use std::path::Path;
@@ -19,7 +21,7 @@ use devstack::ministack::Ministack;
 use devstack::stack::{BUCKET, MAX_RECEIVE_COUNT, provision};
 use tokio::sync::OnceCell;
 use worker::queue::{JobQueue, SqsQueue};
-use worker::store::{ObjectStore, S3Store};
+use worker::store::{ObjectStore, S3Store, Shelf};
 
 use crate::support::{MemoryQueue, MemoryStore};
 use queue::Backstage;
@@ -76,6 +78,7 @@ pub struct QueueUnderTest {
 /// A store; its bucket may be shared, so every test has ids of its own.
 pub struct StoreUnderTest {
     pub store: Arc<dyn ObjectStore>,
+    pub shelf: Arc<dyn Shelf>,
     pub memory: Option<Arc<MemoryStore>>,
     pub config: Option<SdkConfig>,
     _server: Option<Box<dyn Any>>,
@@ -107,7 +110,8 @@ impl Server {
         let (server, url): (Option<Box<dyn Any>>, String) = match self {
             Self::Memory => {
                 let store = Arc::new(MemoryStore::default());
-                return StoreUnderTest { store: store.clone(), memory: Some(store), config: None, _server: None };
+                let (shelf, memory) = (store.clone(), Some(store.clone()));
+                return StoreUnderTest { store, shelf, memory, config: None, _server: None };
             }
             Self::Embedded => {
                 let dir = tempfile::tempdir().unwrap();
@@ -120,7 +124,7 @@ impl Server {
         provision::bucket(&s3_client(&url)).await.unwrap();
         let config = sdk_config().into_builder().endpoint_url(url).build();
         let store = Arc::new(S3Store::new(&config, BUCKET.to_owned()));
-        StoreUnderTest { store, memory: None, config: Some(config), _server: server }
+        StoreUnderTest { store: store.clone(), shelf: store, memory: None, config: Some(config), _server: server }
     }
 }
 

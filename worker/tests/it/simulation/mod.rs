@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use clap::Parser;
+use service::following::Followed;
 use service::readiness::Readiness;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -68,6 +69,7 @@ impl Occupant {
             queue: Arc::new(SimulatedQueue(Arc::clone(&process))),
             store: Arc::new(SimulatedStore(Arc::clone(&process))),
             generator: Arc::new(SimulatedGenerator(Arc::clone(&process))),
+            pause: Followed::default(),
             clock: process.clock(),
         };
         let stopping = CancellationToken::new();

@@ -1,13 +1,13 @@
 //! `MemoryStore`: S3's conditional writes in memory, with faults on request.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use job::{JobId, Record, RenditionSpec, TraceContext, rendition_key};
+use job::{JobId, Record, RenditionSpec, TraceContext, record_key, rendition_key};
 use worker::error::JobError;
-use worker::store::{ETag, ObjectStore, Source, StoreError};
+use worker::store::{ETag, Listed, ObjectStore, Shelf, Source, StoreError};
 
 /// The calls that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,6 +17,7 @@ pub enum Call {
     ReadSource,
     WriteSource,
     WriteImage,
+    ReadControl,
 }
 
 #[derive(Default)]
@@ -29,6 +30,7 @@ struct State {
     records: HashMap<JobId, (Record, u64)>,
     sources: HashMap<JobId, Source>,
     images: HashMap<(JobId, RenditionSpec), Bytes>,
+    controls: BTreeMap<String, (Bytes, u64)>,
     writes: u64,
     faults: HashMap<Call, (usize, JobError)>,
     /// What clients could read, in order.
@@ -39,6 +41,7 @@ struct State {
     /// So many writes are refused with a conflict although nobody else writes.
     busy: usize,
     published_by_another: Option<(Record, Bytes)>,
+    written_by_another: Option<Record>,
 }
 
 impl MemoryStore {
@@ -64,6 +67,11 @@ impl MemoryStore {
     /// Just before the next picture is written, somebody else has published this one.
     pub fn publish_first(&self, record: Record, webp: Bytes) {
         self.state().published_by_another = Some((record, webp));
+    }
+
+    /// Just before the next record is written, somebody else has written this one.
+    pub fn write_first(&self, record: Record) {
+        self.state().written_by_another = Some(record);
     }
 
     fn before_image(&self, id: &JobId) {
@@ -132,6 +140,10 @@ impl MemoryStore {
 
     fn write(&self, record: &Record, allowed: impl Fn(Option<u64>) -> bool) -> Result<ETag, StoreError> {
         self.check(Call::WriteRecord)?;
+        let by_another = self.state().written_by_another.take();
+        if let Some(by_another) = by_another {
+            self.put_record(by_another);
+        }
         let mut state = self.state();
         let found = state.records.get(&record.id).map(|(_, version)| *version);
         if state.busy > 0 {
@@ -211,5 +223,35 @@ impl ObjectStore for MemoryStore {
         self.check(Call::WriteImage)?;
         self.state().images.insert((*id, spec), encoded);
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Shelf for MemoryStore {
+    async fn list_records(&self, after: Option<&str>, max: usize) -> Result<Vec<Listed>, JobError> {
+        let listed =
+            |(record, _): &(Record, u64)| Listed { key: record_key(&record.id), modified_at: record.updated_at };
+        let mut found: Vec<Listed> = self.state().records.values().map(listed).collect();
+        found.retain(|one| after.is_none_or(|after| one.key.as_str() > after));
+        found.sort_by(|one, other| one.key.cmp(&other.key));
+        found.truncate(max);
+        Ok(found)
+    }
+
+    async fn read_control(&self, key: &str) -> Result<Option<(Bytes, ETag)>, JobError> {
+        self.check(Call::ReadControl)?;
+        Ok(self.state().controls.get(key).map(|(body, version)| (body.clone(), etag(*version))))
+    }
+
+    async fn write_control(&self, key: &str, body: Bytes, expected: Option<&ETag>) -> Result<ETag, StoreError> {
+        let mut state = self.state();
+        let found = state.controls.get(key).map(|(_, version)| etag(*version));
+        if found.as_ref() != expected {
+            return Err(StoreError::Conflict);
+        }
+        state.writes += 1;
+        let version = state.writes;
+        state.controls.insert(key.to_owned(), (body, version));
+        Ok(etag(version))
     }
 }

@@ -11,10 +11,10 @@ use devstack::embedded::{
 use devstack::stack::BUCKET;
 use devstack::stack::provision::{Queues, bucket, queues};
 use jiff::Timestamp;
-use job::{Job, Record, Status};
+use job::{Job, Pauses, Record, Status, pauses_key};
 use tempfile::TempDir;
 use tokio::time::Instant;
-use worker::store::{ObjectStore, S3Store};
+use worker::store::{ObjectStore, S3Store, Shelf};
 
 use super::job;
 
@@ -53,6 +53,7 @@ impl Site {
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("SQS_QUEUE_URL", self.queues.queue_url.clone()),
+            ("DEAD_LETTER_QUEUE_URL", self.queues.dead_letter_url.clone()),
             ("S3_BUCKET_NAME", BUCKET.to_owned()),
             ("RECEIVE_WAIT_SECONDS", "1".to_owned()),
             ("RENDER_METHOD", "0".to_owned()),
@@ -71,6 +72,21 @@ impl Site {
         let send = self.client.send_message().queue_url(&self.queues.queue_url).message_body(job.encode());
         send.send().await.unwrap();
         job
+    }
+
+    /// Puts a job into the dead-letter queue.
+    pub async fn dead(&self, prompt: &str) -> Job {
+        let job = job(prompt, Timestamp::now());
+        let send = self.client.send_message().queue_url(&self.queues.dead_letter_url).message_body(job.encode());
+        send.send().await.unwrap();
+        job
+    }
+
+    /// Pauses, or lets go on, as an operator does.
+    pub async fn set_pauses(&self, pauses: &Pauses) {
+        let found = self.store.read_control(pauses_key()).await.unwrap().map(|(_, version)| version);
+        let body = serde_json::to_vec(pauses).unwrap().into();
+        self.store.write_control(pauses_key(), body, found.as_ref()).await.unwrap();
     }
 
     /// Messages visible and hidden.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use jiff::{SignedDuration, Timestamp};
-use job::{Job, Record, RenditionSpec, Status};
+use job::{Job, Pause, Record, RenditionSpec, Status};
+use service::following::Followed;
 use service::readiness::Readiness;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -26,6 +27,7 @@ pub struct World {
     pub queue: Arc<MemoryQueue>,
     pub store: Arc<MemoryStore>,
     pub model: Arc<ScriptedGenerator>,
+    pub pause: Followed<Option<Pause>>,
     clock: Clock,
     driver: Arc<TimeDriver>,
 }
@@ -71,6 +73,7 @@ impl World {
             queue: Arc::new(MemoryQueue::new(LEASE, Duration::from_secs(5), MAX_RECEIVE_COUNT)),
             store: Arc::default(),
             model: Arc::default(),
+            pause: Followed::default(),
             clock,
             driver: TimeDriver::start(),
         }
@@ -109,6 +112,7 @@ impl World {
             queue: self.queue.clone(),
             store: self.store.clone(),
             generator: self.model.clone(),
+            pause: self.pause.clone(),
             clock: self.clock.clone(),
         };
         let (readiness, stopping) = (Readiness::default(), CancellationToken::new());

@@ -1,0 +1,137 @@
+//! Dead letters are listed without being taken, and redriven one by one, each written down before it moves.
+
+use std::sync::{Arc, Mutex};
+
+use imagectl::fault::Fault;
+use imagectl::letters::{NO_RECORD, POISON, find, list};
+use imagectl::redrive::{Redriven, redrive};
+use imagectl::settings::RedriveSettings;
+use imagectl::site::Site;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Embedded, RefusingQueues, job};
+
+fn which(id: Option<&str>, code: Option<&str>) -> RedriveSettings {
+    let all = id.is_none() && code.is_none();
+    let (id, code) = (id.map(str::to_owned), code.map(str::to_owned));
+    RedriveSettings { id, code, all, rate: 500, limit: 10_000, dry_run: false }
+}
+
+async fn redriven(site: &Site, settings: &RedriveSettings) -> Redriven {
+    redrive(site, settings, &CancellationToken::new()).await.unwrap()
+}
+
+#[tokio::test]
+async fn each_is_listed_with_its_code_and_stays() {
+    let embedded = Embedded::start().await;
+    let failed = embedded.exhausted("model_failed").await;
+    let unseen = job();
+    embedded.dead(unseen.encode()).await;
+    let poison = embedded.dead("a-very-private-fox").await;
+    for _ in 0..2 {
+        let listed = list(&embedded.site, None, 1000).await.unwrap();
+        assert!(listed.is_complete);
+        let mut codes: Vec<_> = listed.letters.iter().map(|one| (one.code.as_str(), one.fault.as_deref())).collect();
+        codes.sort();
+        assert_eq!(codes, [("attempts_exhausted", Some("model_failed")), (NO_RECORD, None), (POISON, None)]);
+        assert!(!serde_json::to_string(&listed).unwrap().contains("fox"), "a list shows no prompt");
+    }
+    for (code, id) in [("model_failed", failed.id), ("attempts_exhausted", failed.id), (NO_RECORD, unseen.id)] {
+        let listed = list(&embedded.site, Some(code), 1000).await.unwrap();
+        assert_eq!(listed.letters.iter().map(|one| one.job_id).collect::<Vec<_>>(), [Some(id)], "{code}");
+    }
+    let shown = find(&embedded.site, &poison, 1000).await.unwrap();
+    assert_eq!((shown.body.as_str(), shown.letter.job_id), ("a-very-private-fox", None));
+    assert_eq!(find(&embedded.site, &failed.id.to_string(), 1000).await.unwrap().body, failed.encode());
+    assert!(matches!(find(&embedded.site, "nobody", 1000).await, Err(Fault::NotFound(_))));
+    assert_eq!(embedded.site.queues.dead_letters().await.unwrap().waiting, 3);
+}
+
+#[tokio::test]
+async fn those_with_a_code_go_back_and_the_others_stay() {
+    let embedded = Embedded::start().await;
+    let wanted = [embedded.exhausted("model_failed").await, embedded.exhausted("model_failed").await];
+    embedded.exhausted("render_failed").await;
+    embedded.dead("not a job").await;
+    let done = redriven(&embedded.site, &which(None, Some("model_failed"))).await;
+    assert_eq!((done.redriven, done.others, done.refused, done.left_behind), (2, 2, 0, 0));
+    assert!(done.is_complete);
+    let mut received = embedded.received().await;
+    let mut expected = wanted.each_ref().map(|job| (job.encode(), Some("north".to_owned()))).to_vec();
+    received.sort();
+    expected.sort();
+    assert_eq!(received, expected, "byte for byte, in the tenant's group");
+    assert_eq!(embedded.site.queues.dead_letters().await.unwrap().waiting, 2);
+    let audit = embedded.audit().await;
+    assert_eq!(audit.len(), 2);
+    for line in &audit {
+        assert_eq!(
+            (&line["action"], &line["by"], &line["which"]),
+            (&"redrive".into(), &"operator".into(), &"model_failed".into())
+        );
+        assert!(wanted.iter().any(|job| line["job_id"] == job.id.to_string()), "{line}");
+        assert!(!line.to_string().contains("fox"));
+    }
+}
+
+#[tokio::test]
+async fn all_that_are_jobs_go_back_within_the_limit_and_poison_never() {
+    let embedded = Embedded::start().await;
+    for _ in 0..12 {
+        embedded.exhausted("model_failed").await;
+    }
+    embedded.dead("not a job").await;
+    let mut settings = which(None, None);
+    settings.dry_run = true;
+    let done = redriven(&embedded.site, &settings).await;
+    assert_eq!((done.redriven, done.refused, done.audit), (12, 1, None));
+    assert_eq!((embedded.received().await.len(), embedded.audit().await.len()), (0, 0), "only said");
+    (settings.dry_run, settings.limit) = (false, 5);
+    let done = redriven(&embedded.site, &settings).await;
+    assert_eq!((done.redriven, embedded.received().await.len()), (5, 5));
+    settings.limit = 100;
+    let done = redriven(&embedded.site, &settings).await;
+    assert_eq!((done.redriven, done.refused, embedded.received().await.len()), (7, 1, 7));
+    assert_eq!((embedded.site.queues.dead_letters().await.unwrap().waiting, embedded.audit().await.len()), (1, 12));
+}
+
+#[tokio::test]
+async fn one_goes_back_by_the_id_of_its_job_or_message() {
+    let embedded = Embedded::start().await;
+    let (first, _) = (embedded.exhausted("model_failed").await, embedded.exhausted("model_failed").await);
+    let other = job();
+    let message = embedded.dead(other.encode()).await;
+    for (id, body) in [(first.id.to_string(), first.encode()), (message, other.encode())] {
+        assert_eq!(redriven(&embedded.site, &which(Some(&id), None)).await.redriven, 1);
+        assert_eq!(embedded.received().await.into_iter().map(|(body, _)| body).collect::<Vec<_>>(), [body]);
+    }
+    let nobody = redrive(&embedded.site, &which(Some("nobody"), None), &CancellationToken::new()).await;
+    assert!(matches!(nobody, Err(Fault::NotFound(_))), "{nobody:?}");
+    assert_eq!(embedded.site.queues.dead_letters().await.unwrap().waiting, 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_sent_stays_and_the_audit_says_so() {
+    let embedded = Embedded::start().await;
+    for _ in 0..3 {
+        embedded.exhausted("model_failed").await;
+    }
+    let queues = RefusingQueues { queues: embedded.site.queues.clone(), takes: Mutex::new(1) };
+    let site = Site { queues: Arc::new(queues), ..embedded.site.clone() };
+    let failed = redrive(&site, &which(None, None), &CancellationToken::new()).await;
+    assert!(matches!(failed, Err(Fault::Service { .. })), "{failed:?}");
+    assert_eq!((embedded.received().await.len(), site.queues.dead_letters().await.unwrap().waiting), (1, 2));
+    let actions: Vec<_> = embedded.audit().await.iter().map(|line| line["action"].clone()).collect();
+    assert_eq!(actions, ["redrive", "redrive", "redrive_failed"]);
+}
+
+#[tokio::test]
+async fn a_signal_ends_it_between_two_letters() {
+    let embedded = Embedded::start().await;
+    embedded.exhausted("model_failed").await;
+    let stopping = CancellationToken::new();
+    stopping.cancel();
+    let done = redrive(&embedded.site, &which(None, None), &stopping).await.unwrap();
+    assert!(done.interrupted && done.redriven == 0);
+    assert_eq!(embedded.site.queues.dead_letters().await.unwrap().waiting, 1);
+}

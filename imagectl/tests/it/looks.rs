@@ -1,0 +1,77 @@
+//! Status, a job, and the costs, as the records tell them.
+
+use imagectl::cost::cost;
+use imagectl::fault::Fault;
+use imagectl::settings::{CostSettings, JobSettings, StatusSettings};
+use imagectl::show::show;
+use imagectl::status::status;
+use jiff::{SignedDuration, Timestamp};
+use job::{Record, Status};
+
+use crate::support::{Embedded, claim, job, succeeded};
+
+const COST: CostSettings = CostSettings { hours: 24, max_records: 1000, max_keys: 10_000, usd_per_call: Some(0.04) };
+
+#[tokio::test]
+async fn the_status_tells_depths_and_who_holds_what() {
+    let embedded = Embedded::start().await;
+    let now = Timestamp::now();
+    for (worker, until) in [("host/1", 60), ("host/1", 60), ("host/2", 60), ("gone/3", -1)] {
+        let mut record = Record::begin(&job(), now);
+        record.claim = Some(claim(worker, now + SignedDuration::from_secs(until)));
+        embedded.put(&record).await;
+    }
+    embedded.put(&succeeded(&job(), 1)).await;
+    let mut old = Record::begin(&job(), now);
+    old.claim = Some(claim("host/4", now + SignedDuration::from_secs(60)));
+    embedded.put(&old).await;
+    embedded.dead("not a job").await;
+    let send = embedded.sqs.send_message().queue_url(&embedded.urls.queue_url).message_body(job().encode());
+    send.send().await.unwrap();
+    let seen = status(&embedded.site, &StatusSettings { claims_minutes: 60, max_records: 1000 }).await.unwrap();
+    assert_eq!((seen.jobs.waiting, seen.jobs.in_flight, seen.dead_letters.waiting), (1, 0, 1));
+    let held: Vec<_> = seen.claims.holders.iter().map(|(name, holder)| (name.as_str(), holder.jobs)).collect();
+    assert_eq!(held, [("host/1", 2), ("host/2", 1), ("host/4", 1)]);
+    assert_eq!((seen.claims.run_out, seen.claims.records_read, seen.claims.is_complete), (1, 6, true));
+    let text = seen.to_string();
+    assert!(text.contains("host/1") && text.contains("not seen: instances"), "{text}");
+}
+
+#[tokio::test]
+async fn the_costs_are_calls_beside_pictures() {
+    let embedded = Embedded::start().await;
+    let twice = job();
+    embedded.put(&succeeded(&job(), 1)).await;
+    embedded.put(&succeeded(&twice, 2)).await;
+    let mut lost = succeeded(&job(), 1);
+    (lost.status, lost.image) = (Status::Canceled, None);
+    embedded.put(&lost).await;
+    embedded.put(&Record::begin(&job(), Timestamp::now())).await;
+    let counted = cost(&embedded.site, &COST).await.unwrap();
+    assert_eq!((counted.calls_paid, counted.pictures_delivered, counted.records), (4, 2, 4));
+    assert_eq!((counted.calls_per_picture, counted.is_complete), (Some(2.0), true));
+    assert_eq!(counted.paid_more_than_once, [twice.id]);
+    assert_eq!((counted.jobs["succeeded"], counted.jobs["canceled"], counted.jobs["generating"]), (2, 1, 1));
+    assert_eq!((counted.usd_paid, counted.usd_per_picture), (Some(0.16), Some(0.08)));
+    let cut = cost(&embedded.site, &CostSettings { max_records: 3, ..COST }).await.unwrap();
+    assert_eq!((cut.records, cut.is_complete), (3, false));
+    assert!(cut.to_string().contains("NOT ALL"), "{cut}");
+}
+
+#[tokio::test]
+async fn a_job_is_shown_across_everything_that_knows_it() {
+    let embedded = Embedded::start().await;
+    let failed = embedded.exhausted("model_failed").await;
+    let settings = |id| JobSettings { id, max_letters: 1000 };
+    let shown = show(&embedded.site, &settings(failed.id)).await.unwrap();
+    assert_eq!((shown.status, shown.dead_letters.len()), (Some(Status::Failed), 1));
+    assert_eq!(shown.trace_id.as_deref(), Some(failed.trace.traceparent.trace_id()));
+    assert_eq!(shown.objects.len(), 1);
+    let text = shown.to_string();
+    assert!(text.contains("last fault: model_failed") && text.contains("in the dead-letter queue as"), "{text}");
+    let unseen = job();
+    embedded.dead(unseen.encode()).await;
+    let shown = show(&embedded.site, &settings(unseen.id)).await.unwrap();
+    assert!(shown.record.is_none() && shown.trace_id.is_some(), "its message tells the trace");
+    assert!(matches!(show(&embedded.site, &settings(job().id)).await, Err(Fault::NotFound(_))));
+}
