@@ -83,6 +83,8 @@ pub async fn claim(
     claimant: &Claimant,
     now: impl Fn() -> Timestamp,
 ) -> Result<Claimed, JobError> {
+    // Kept over the rounds: our own write, whose answer was lost, says nothing of a call before it any more.
+    let mut earlier_call_until = None;
     for round in 0..MAX_ROUNDS {
         // A first delivery nearly always finds no record, and the conditional write tells when it does.
         let found = if round == 0 && claimant.receive_count <= 1 { None } else { store.read_record(&job.id).await? };
@@ -107,8 +109,10 @@ pub async fn claim(
         let resumed = record.claim.as_ref().is_some_and(|claim| claim.token == claimant.token);
         let now_is = now();
         // A whole call from now on, whatever is left by the clock of whoever wrote it: one of the two may be off.
-        let may_be_paid = record.paying_until.is_some_and(|until| now_is <= later(until, CLOCKS_DIFFER_BY)) && !resumed;
-        let earlier_call_until = may_be_paid.then(|| later(now_is, claimant.call_window));
+        if !resumed {
+            let may_be_paid = record.paying_until.is_some_and(|until| now_is <= later(until, CLOCKS_DIFFER_BY));
+            earlier_call_until = may_be_paid.then(|| later(now_is, claimant.call_window));
+        }
         begin_attempt(&mut record, job, claimant, now_is, resumed);
         let written = match &existing {
             None => store.create_record(&record).await,

@@ -174,6 +174,24 @@ async fn after_a_crash_in_a_call_the_model_is_asked_again_when_that_call_must_ha
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_take_over_whose_answer_was_lost_waits_for_the_call_all_the_same() {
+    let world = World::new();
+    let job = world.job("a red fox");
+    let message = world.queue.send(job.encode());
+    killed_in_a_call(&world, &job, &message, 70);
+    // The repeat of that write finds itself, and the record is ours by then.
+    world.store.lose_next_answer();
+    let worker = world.start();
+    let started = world.now();
+    world.status(&job, Status::Succeeded).await;
+    let took = world.now().duration_since(started).as_secs();
+    assert!((95..130).contains(&took), "{took}");
+    assert_eq!(world.model.paid("a red fox"), 1);
+    world.settled().await;
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_redrive_waits_for_the_call_that_the_last_attempt_was_waiting_for() {
     let world = World::new();
     let job = world.job("a red fox");
