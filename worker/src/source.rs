@@ -170,6 +170,7 @@ impl SourceMaker {
             seed: image.seed,
             bytes: image.bytes.len() as u64,
             generation,
+            made_at: Some((self.clock)()),
         };
         let source = Source { bytes: image.bytes, info };
         self.checkpoint(&id, &source).instrument(traces::step("checkpoint")).await?;
