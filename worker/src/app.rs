@@ -108,6 +108,11 @@ impl Worker {
         self.consumer.run().await
     }
 
+    /// Returns the circuit that a fault of the model opens.
+    pub fn model_circuit(&self) -> Circuit {
+        self.consumer.circuit.clone()
+    }
+
     /// Returns how many CPU tasks are waiting or running.
     pub fn cpu_tasks(&self) -> usize {
         self.cpu.unanswered()

@@ -17,6 +17,7 @@ pub mod cpu;
 pub mod render;
 pub mod renderer;
 pub mod generate;
+pub mod model_life;
 pub mod queue;
 pub mod store;
 pub mod lifecycle;

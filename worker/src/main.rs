@@ -12,10 +12,11 @@ use service::settings::{give_up, refuse};
 use service::{admin, aws, health, shutdown, telemetry};
 use tokio_util::sync::CancellationToken;
 use worker::app::{Ports, Worker, system_clock};
-use worker::generate::StabilityModel;
 use worker::generate::bedrock::{self, BedrockGenerator};
+use worker::generate::{BedrockRegister, StabilityModel};
 use worker::lifecycle::{InstanceMetadata, TerminationHook};
 use worker::metrics;
+use worker::model_life::{ModelRegister, READ_EVERY, Standing};
 use worker::queue::SqsQueue;
 use worker::reconcile;
 use worker::settings::Settings;
@@ -104,11 +105,19 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     {
         told(&found);
     }
+    let register = BedrockRegister::new(&config, &settings.bedrock_region, &settings.bedrock_model_id)?;
+    let life = async {
+        match &register {
+            Some(register) => follow_the_model(register, &settings.bedrock_model_id, &worker, &stopping).await,
+            None => tracing::info!("model calls go to an endpoint of their own: the model's life is not looked up"),
+        }
+    };
     readiness.clear("starting");
-    let (drained, instance_ends, ()) = tokio::join!(
+    let (drained, instance_ends, (), ()) = tokio::join!(
         worker.run(),
         watch(metadata.as_ref(), &stopping),
-        pause.follow("the pause of generation", LOOK_EVERY, &stopping, read, told)
+        pause.follow("the pause of generation", LOOK_EVERY, &stopping, read, told),
+        life
     );
     tracing::info!(?drained, "worker stopped");
 
@@ -120,6 +129,19 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         tracing::error!(%error, "termination hook could not be completed, the group waits for its time-out");
     }
     Ok(())
+}
+
+/// Reads where the model is in its life, at once and every hour.
+async fn follow_the_model(register: &dyn ModelRegister, model_id: &str, worker: &Worker, stopping: &CancellationToken) {
+    let standing = Followed::<Option<Standing>>::default();
+    let circuit = worker.model_circuit();
+    let read = async || register.life().await.map(|life| Some(life.at(system_clock()())));
+    let changed = |standing: &Option<Standing>| {
+        if let Some(standing) = standing {
+            standing.tell(model_id, &circuit);
+        }
+    };
+    standing.follow("the life of the model", READ_EVERY, stopping, read, changed).await;
 }
 
 /// Tells the log and the metrics of a pause that has begun or ended.

@@ -116,7 +116,7 @@ async fn read(body: Body) -> Result<Vec<u8>, Exception> {
 }
 
 /// Only the form is checked: a stand-in has no secrets to check a signature with.
-fn is_signed(headers: &HeaderMap) -> bool {
+pub(super) fn is_signed(headers: &HeaderMap) -> bool {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     value.is_some_and(|value| value.starts_with("AWS4-HMAC-SHA256 "))
 }

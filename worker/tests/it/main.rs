@@ -19,5 +19,6 @@ mod simulation;
 mod model;
 mod fuzz;
 mod lifecycle;
+mod model_life;
 mod binary;
 mod docs;
