@@ -106,7 +106,7 @@ impl Claim {
 pub struct SourceInfo {
     /// Model id.
     pub model: String,
-    /// Seed of this picture as the model reports it.
+    /// Seed of this picture as the model reports it; 0 when its source knows no seeds.
     pub seed: u32,
     /// Encoded size.
     pub bytes: u64,

@@ -28,13 +28,14 @@ const MODEL_RATE: &str = "worker_model_rate_limit";
 const ERRORS: &str = "worker_errors_total";
 const CIRCUIT_OPEN: &str = "worker_circuit_open";
 const PAUSED: &str = "worker_paused";
+const MODEL_FALLBACK: &str = "worker_model_fallback";
 const MODEL_LIFE: &str = "worker_model_life";
 const RECEIVES: &str = "worker_receives_total";
 const DELETE_ENTRIES: &str = "worker_delete_entries";
 const VISIBILITY_ENTRIES: &str = "worker_visibility_entries";
 
 /// The catalogue, held to docs/metrics.md by a test.
-pub const CATALOGUE: [MetricInfo; 18] = [
+pub const CATALOGUE: [MetricInfo; 19] = [
     MetricInfo { name: JOBS, kind: "counter", labels: "outcome", help: "Deliveries by how their processing ended" },
     MetricInfo {
         name: JOB_DURATION,
@@ -83,6 +84,12 @@ pub const CATALOGUE: [MetricInfo; 18] = [
         kind: "gauge",
         labels: "",
         help: "1 while operators have paused generation and nothing is received",
+    },
+    MetricInfo {
+        name: MODEL_FALLBACK,
+        kind: "gauge",
+        labels: "",
+        help: "1 while the fallback is asked because the first model is out of order",
     },
     MetricInfo {
         name: MODEL_LIFE,
@@ -218,6 +225,7 @@ pub fn describe() {
     gauge!(MODEL_RATE).set(0);
     gauge!(CIRCUIT_OPEN).set(0);
     gauge!(PAUSED).set(0);
+    gauge!(MODEL_FALLBACK).set(0);
     for state in LifeState::ALL {
         gauge!(MODEL_LIFE, "state" => state.as_str()).set(0);
     }
@@ -271,6 +279,10 @@ pub fn circuit_open(open: bool) {
 
 pub fn paused(paused: bool) {
     gauge!(PAUSED).set(u8::from(paused));
+}
+
+pub fn fallback_asked(asked: bool) {
+    gauge!(MODEL_FALLBACK).set(u8::from(asked));
 }
 
 pub fn model_life(now: LifeState) {

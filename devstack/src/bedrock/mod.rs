@@ -2,6 +2,7 @@
 //!
 //! - `POST /model/{modelId}/invoke`: the protocol of the service. A prompt may ask for faults with `[[fault:NAME]]`,
 //!   `[[fault:NAME*N]]` (the first N calls with this prompt), and for a latency with `[[latency:2s]]`.
+//! - `POST /v1/images/generations`: the same pictures as `OpenAI`'s images endpoint has them, for a second source.
 //! - `GET /foundation-models/{modelId}`: where the model is in its life, as the control plane tells it ([`Life`]).
 //! - `GET | PUT | DELETE /_standin/faults`: faults by rate, latency, and outages ([`FaultPlan`]).
 //! - `GET | DELETE /_standin/ledger`: what was called and what was billed ([`LedgerReport`]).
@@ -18,6 +19,7 @@ mod latency;
 mod ledger;
 mod noise;
 mod odd_png;
+mod openai;
 mod paint;
 mod palette;
 mod picture;
@@ -190,6 +192,7 @@ impl std::fmt::Debug for Shared {
 fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/model/{model_id}/invoke", post(invoke::invoke))
+        .route("/v1/images/generations", post(openai::images_generations))
         .route("/foundation-models/{model_id}", get(foundation_model::get_foundation_model))
         .route("/_standin/health", get(async || "healthy\n"))
         .route("/_standin/faults", get(get_faults).put(put_faults).delete(delete_faults))

@@ -4,6 +4,7 @@ pub mod bedrock;
 mod classify;
 mod http1;
 mod intake;
+pub mod openai;
 pub mod register;
 mod stability;
 
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use crate::error::JobError;
 
 pub use bedrock::{BedrockGenerator, client};
+pub use openai::OpenAiGenerator;
 pub use register::BedrockRegister;
 pub use stability::{OutputFormat, StabilityModel, UnknownModel, parse_answer};
 

@@ -9,6 +9,7 @@ mod transient;
 mod permanent;
 mod poison;
 mod outage;
+mod second_source;
 mod lease_loss;
 mod shutdown;
 mod pause;
