@@ -1,5 +1,6 @@
 //! What the real client makes of answers given by a server on the loopback interface.
 
+use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -61,9 +62,11 @@ async fn answered(
             (status, headers.clone(), body.clone()).into_response()
         }
     });
-    let server = tokio::spawn(std::future::IntoFuture::into_future(axum::serve(listener, app)));
-    let answer = generator(&format!("http://{address}/v1"), more, PATIENT).generate(&request()).await;
-    server.abort();
+    let (generator, request) = (generator(&format!("http://{address}/v1"), more, PATIENT), request());
+    let answer = tokio::select! {
+        served = axum::serve(listener, app).into_future() => panic!("the server has ended: {served:?}"),
+        answer = generator.generate(&request) => answer,
+    };
     let asked = asked.lock().unwrap().clone();
     (answer, asked)
 }
