@@ -148,6 +148,13 @@ resource "aws_iam_role_policy" "worker" {
         Action   = ["bedrock:InvokeModel"]
         Resource = local.model_arn
       },
+      {
+        # Where the model is in its life: a warning half a year before its end.
+        Sid      = "WatchTheModel"
+        Effect   = "Allow"
+        Action   = ["bedrock:GetFoundationModel"]
+        Resource = local.model_arn
+      },
     ])
   })
 }

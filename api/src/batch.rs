@@ -20,7 +20,8 @@ use crate::fleet;
 use crate::metrics::{self, Enqueued};
 use crate::problem::{Code, Problem, ProblemBody};
 use crate::submit::{
-    AcceptedJob, RenditionRequest, SubmitRequest, key_reused, negative_prompt_schema, prompt_schema, replayed,
+    AcceptedJob, RenditionRequest, SubmitRequest, alt_text_schema, key_reused, negative_prompt_schema, prompt_schema,
+    replayed,
 };
 use crate::view::{POLL_AFTER_SECONDS, status_schema};
 
@@ -78,6 +79,9 @@ pub struct BatchItem {
     /// Pictures wanted beside the WebP of 1024 x 1024 that every job ends with.
     #[schema(max_items = 16)]
     pub renditions: Option<Vec<RenditionRequest>>,
+    /// What the picture shows, for those who cannot see it: handed out with the picture, and never drawn.
+    #[schema(schema_with = alt_text_schema)]
+    pub alt_text: Option<String>,
     /// What the `Idempotency-Key` header is to a single job: the same key is the same job.
     #[schema(min_length = 1, max_length = 255, pattern = "^[!-~]+$")]
     pub idempotency_key: Option<String>,
@@ -155,12 +159,12 @@ pub async fn submit_batch(State(api): State<Arc<Api>>, caller: Caller, request: 
 }
 
 fn into_job(item: &RawValue, api: &Api, tenant: &TenantId, trace: &TraceContext) -> Result<BatchJob, Problem> {
-    let BatchItem { prompt, negative_prompt, seed, deadline_seconds, renditions, idempotency_key } =
+    let BatchItem { prompt, negative_prompt, seed, deadline_seconds, renditions, alt_text, idempotency_key } =
         extract::json_part(item.get())?;
     if let Some(key) = &idempotency_key {
         extract::check_idempotency_key("idempotency_key", key)?;
     }
-    let request = SubmitRequest { prompt, negative_prompt, seed, deadline_seconds, renditions };
+    let request = SubmitRequest { prompt, negative_prompt, seed, deadline_seconds, renditions, alt_text };
     let job = request.into_job(api, tenant, trace, idempotency_key.as_deref())?;
     Ok(BatchJob { job, keyed: idempotency_key.is_some() })
 }
@@ -184,7 +188,7 @@ async fn accept(api: &Api, parsed: Vec<Result<BatchJob, Problem>>) -> Vec<Outcom
             (Err(problem), _) => Plan::Decided(Err(problem)),
             (Ok(_), Some(outcome)) => Plan::Decided(outcome),
             (Ok(BatchJob { job, .. }), None) => match first_of.get(&job.id) {
-                Some(&sent) if jobs[sent].spec == job.spec => Plan::Sent(sent),
+                Some(&sent) if jobs[sent].spec.fingerprint() == job.spec.fingerprint() => Plan::Sent(sent),
                 Some(_) => Plan::Decided(Err(key_reused().about(&job.id))),
                 None => {
                     first_of.insert(job.id, jobs.len());

@@ -9,7 +9,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::{SignedDuration, Timestamp};
 use job::{
-    ImageFormat, Job, JobId, JobSpec, MAX_PROMPT_CHARS, RENDITION_SIDES, RenditionSpec, Status, TenantId, TraceContext,
+    ImageFormat, Job, JobId, JobSpec, MAX_ALT_TEXT_CHARS, MAX_PROMPT_CHARS, RENDITION_SIDES, RenditionSpec, Status,
+    TenantId, TraceContext,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -28,6 +29,9 @@ pub const MAX_DEADLINE_SECONDS: u32 = 86_400;
 /// What [`JobSpec::new`] accepts, as a regular expression: SQS takes no U+FFFE and U+FFFF, a prompt has no control
 /// characters but tab, line feed and carriage return, and something in it is not white space.
 const TEXT_PATTERN: &str = r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\ufffe\uffff]*[^\s\u0000-\u001f\u007f-\u009f\ufffe\uffff][^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\ufffe\uffff]*$";
+
+/// What [`JobSpec::with_alt_text`] accepts: as above, in one line.
+const LINE_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f\ufffe\uffff]*[^\s\u0000-\u001f\u007f-\u009f\ufffe\uffff][^\u0000-\u001f\u007f-\u009f\ufffe\uffff]*$";
 
 /// The problems that the handler answers with.
 pub const PROBLEMS: &[Code] = &[
@@ -65,6 +69,9 @@ pub struct SubmitRequest {
     /// Pictures wanted beside the WebP of 1024 x 1024 that every job ends with.
     #[schema(max_items = 16)]
     pub renditions: Option<Vec<RenditionRequest>>,
+    /// What the picture shows, for those who cannot see it: handed out with the picture, and never drawn.
+    #[schema(schema_with = alt_text_schema)]
+    pub alt_text: Option<String>,
 }
 
 /// Most renditions in a request. There are fewer that differ; repeats are allowed, and mean nothing.
@@ -169,7 +176,8 @@ impl SubmitRequest {
                 }
             }
         }
-        let spec = JobSpec::new(self.prompt, self.negative_prompt, self.seed);
+        let spec = JobSpec::new(self.prompt, self.negative_prompt, self.seed)
+            .and_then(|spec| spec.with_alt_text(self.alt_text));
         let spec = spec.map_err(|error| {
             errors.insert(0, FieldError { field: error.field().to_owned(), detail: error.to_string() });
         });
@@ -234,12 +242,21 @@ pub fn key_reused() -> Problem {
 
 /// Returns the schema of a prompt.
 pub fn prompt_schema() -> Object {
-    text_schema("Description of the picture.", SchemaType::Type(Type::String))
+    text_schema("Description of the picture.", SchemaType::Type(Type::String), MAX_PROMPT_CHARS, TEXT_PATTERN)
 }
 
 /// Returns the schema of a negative prompt, which may be absent or null.
 pub fn negative_prompt_schema() -> Object {
-    text_schema("What must not be in the picture.", SchemaType::from_iter([Type::String, Type::Null]))
+    let text_or_null = SchemaType::from_iter([Type::String, Type::Null]);
+    text_schema("What must not be in the picture.", text_or_null, MAX_PROMPT_CHARS, TEXT_PATTERN)
+}
+
+/// Returns the schema of an alternative text, which may be absent or null.
+pub fn alt_text_schema() -> Object {
+    let description =
+        "What the picture shows, for those who cannot see it: handed out with the picture, and never drawn.";
+    let text_or_null = SchemaType::from_iter([Type::String, Type::Null]);
+    text_schema(description, text_or_null, MAX_ALT_TEXT_CHARS, LINE_PATTERN)
 }
 
 fn rendition_width_schema() -> Object {
@@ -254,13 +271,13 @@ fn image_format_schema() -> Object {
     words("Format of the picture.", ImageFormat::ALL.map(ImageFormat::as_str))
 }
 
-fn text_schema(description: &str, schema_type: SchemaType) -> Object {
+fn text_schema(description: &str, schema_type: SchemaType, max_chars: usize, pattern: &str) -> Object {
     ObjectBuilder::new()
         .schema_type(schema_type)
         .description(Some(description))
         .min_length(Some(1))
-        .max_length(Some(MAX_PROMPT_CHARS))
-        .pattern(Some(TEXT_PATTERN))
+        .max_length(Some(max_chars))
+        .pattern(Some(pattern))
         .build()
 }
 

@@ -70,6 +70,10 @@ pub struct JobView {
     pub deadline_at: Option<Timestamp>,
     /// Attempts begun.
     pub attempts: u32,
+    /// What the picture shows, as the request had it. Absent without one, and before a worker has taken the job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub alt_text: Option<String>,
     /// The picture; present exactly when succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -217,6 +221,7 @@ impl JobView {
             finished_at: record.and_then(|record| record.finished_at),
             deadline_at: record.and_then(|record| record.deadline_at),
             attempts: record.map_or(0, |record| record.attempts),
+            alt_text: record.and_then(|record| record.alt_text.clone()),
             image: image.map(|image| ImageView {
                 url: links.cdn.join(&image.key),
                 width: image.width,

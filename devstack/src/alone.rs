@@ -43,6 +43,7 @@ pub(crate) async fn bedrock(args: BedrockArgs) -> Outcome {
     init_logs()?;
     let standin = BedrockStandIn::start(args.addr, args.options()?).await?;
     println!("export AWS_ENDPOINT_URL_BEDROCK_RUNTIME=http://{}", standin.local_addr());
+    println!("export AWS_ENDPOINT_URL_BEDROCK=http://{}", standin.local_addr());
     signal.cancelled().await;
     standin.stop().await;
     Ok(ExitCode::SUCCESS)

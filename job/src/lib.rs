@@ -27,7 +27,7 @@ pub use pause::{InvalidReason, MAX_REASON_CHARS, PAUSES_VERSION, Part, Pause, Pa
 pub use place::Place;
 pub use record::{Claim, ImageInfo, RECORD_VERSION, Record, RenditionInfo, SourceInfo, Timings};
 pub use rendition::{ImageFormat, InvalidRendition, RENDITION_SIDES, RenditionSpec, STANDARD_SIDE};
-pub use spec::{InvalidJobSpec, JobSpec, MAX_PROMPT_CHARS};
+pub use spec::{InvalidJobSpec, JobSpec, MAX_ALT_TEXT_CHARS, MAX_PROMPT_CHARS};
 pub use status::Status;
 pub use tenant::{InvalidTenantId, TenantId};
 pub use trace::{CorrelationId, InvalidCorrelationId, TraceContext, Traceparent};

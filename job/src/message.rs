@@ -54,7 +54,8 @@ pub enum DecodeError {
 }
 
 impl Job {
-    /// Returns the message body. At most about 90 kB: two prompts of 10,000 characters of at most 4 bytes each.
+    /// Returns the message body. At most about 90 kB: two prompts of 10,000 characters and an alternative text of
+    /// 1,000, of at most 4 bytes each.
     pub fn encode(&self) -> String {
         #[derive(Serialize)]
         struct Versioned<'a> {
@@ -212,7 +213,10 @@ mod tests {
     #[test]
     fn the_largest_job_fits_a_message() {
         let widest = "\u{10FFFD}".repeat(crate::MAX_PROMPT_CHARS);
-        let body = job(widest.clone(), Some(widest), None).unwrap().encode();
+        let alt_text = "\u{10FFFD}".repeat(crate::MAX_ALT_TEXT_CHARS);
+        let mut job = job(widest.clone(), Some(widest), None).unwrap();
+        job.spec = job.spec.with_alt_text(Some(alt_text)).unwrap();
+        let body = job.encode();
         assert!(body.len() < 90_000, "{} bytes", body.len());
     }
 }

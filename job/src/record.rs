@@ -49,6 +49,9 @@ pub struct Record {
     /// over waits for that before asking the model again: the holder may be alive, and only cut off from the queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paying_until: Option<Timestamp>,
+    /// What the picture shows, in the caller's words. Never changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alt_text: Option<String>,
     /// What the model returned, once it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceInfo>,
@@ -103,12 +106,15 @@ impl Claim {
 pub struct SourceInfo {
     /// Model id.
     pub model: String,
-    /// Seed of this picture as the model reports it.
+    /// Seed of this picture as the model reports it; 0 when its source knows no seeds.
     pub seed: u32,
     /// Encoded size.
     pub bytes: u64,
     /// Calls to the model that returned a picture: 1, or 2 after an undecodable one.
     pub generation: u32,
+    /// When the model returned it; absent in what was written before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_at: Option<Timestamp>,
 }
 
 /// The published picture.
@@ -182,6 +188,7 @@ impl Record {
             trace: Some(job.trace.clone()),
             claim: None,
             paying_until: None,
+            alt_text: job.spec.alt_text().map(str::to_owned),
             source: None,
             image: None,
             renditions: Vec::new(),
@@ -209,6 +216,7 @@ impl Record {
             trace: None,
             claim: None,
             paying_until: None,
+            alt_text: None,
             source: None,
             image: None,
             renditions: Vec::new(),

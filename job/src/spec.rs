@@ -9,6 +9,9 @@ use crate::RenditionSpec;
 /// Longest prompt in characters: the limit of the Stability models on Bedrock.
 pub const MAX_PROMPT_CHARS: usize = 10_000;
 
+/// Longest alternative text in characters. Screen readers read it in one go: a few sentences, not an article.
+pub const MAX_ALT_TEXT_CHARS: usize = 1_000;
+
 /// What to draw. A value of this type has passed every check, so nothing behind it checks again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawJobSpec", into = "RawJobSpec")]
@@ -17,24 +20,29 @@ pub struct JobSpec {
     negative_prompt: Option<String>,
     seed: Option<u32>,
     renditions: Vec<RenditionSpec>,
+    alt_text: Option<String>,
 }
 
 /// Why a spec was refused: the field and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidJobSpec {
     /// Nothing but white space.
-    #[error("{field} is empty: describe the picture in 1 to {MAX_PROMPT_CHARS} characters")]
+    #[error("{field} is empty: describe the picture in 1 to {max} characters")]
     Empty {
         /// Name of the field in the request.
         field: &'static str,
+        /// Longest text allowed, in characters.
+        max: usize,
     },
-    /// Over [`MAX_PROMPT_CHARS`].
-    #[error("{field} has {chars} characters: shorten it to at most {MAX_PROMPT_CHARS}")]
+    /// Over [`MAX_PROMPT_CHARS`] or [`MAX_ALT_TEXT_CHARS`].
+    #[error("{field} has {chars} characters: shorten it to at most {max}")]
     TooLong {
         /// Name of the field in the request.
         field: &'static str,
         /// Length found, in characters.
         chars: usize,
+        /// Longest text allowed, in characters.
+        max: usize,
     },
     /// A character that SQS or the model does not take.
     #[error("{field} contains U+{code_point:04X} at character {position}: remove it")]
@@ -52,7 +60,7 @@ impl InvalidJobSpec {
     /// Returns the name of the field to mend.
     pub fn field(&self) -> &'static str {
         match self {
-            Self::Empty { field } | Self::TooLong { field, .. } | Self::ForbiddenCharacter { field, .. } => field,
+            Self::Empty { field, .. } | Self::TooLong { field, .. } | Self::ForbiddenCharacter { field, .. } => field,
         }
     }
 }
@@ -64,11 +72,12 @@ impl JobSpec {
     /// When a text is empty, too long, or has a character outside the SQS character set or a control character other
     /// than tab, line feed and carriage return.
     pub fn new(prompt: String, negative_prompt: Option<String>, seed: Option<u32>) -> Result<Self, InvalidJobSpec> {
-        check_text("prompt", &prompt)?;
+        check_text("prompt", &prompt, MAX_PROMPT_CHARS, is_allowed)?;
         if let Some(text) = &negative_prompt {
-            check_text("negative_prompt", text)?;
+            check_text("negative_prompt", text, MAX_PROMPT_CHARS, is_allowed)?;
         }
-        Ok(Self { prompt, negative_prompt, seed: seed.filter(|&seed| seed != 0), renditions: Vec::new() })
+        let seed = seed.filter(|&seed| seed != 0);
+        Ok(Self { prompt, negative_prompt, seed, renditions: Vec::new(), alt_text: None })
     }
 
     /// Asks for more pictures beside the standard one. Order and repeats mean nothing; the standard one is made in any case.
@@ -78,6 +87,19 @@ impl JobSpec {
         self.renditions.sort_unstable();
         self.renditions.dedup();
         self
+    }
+
+    /// Says what the picture shows to those who cannot see it, in the caller's words. It is kept and handed out, and never
+    /// drawn, changed or made up.
+    ///
+    /// # Errors
+    /// When it is empty, longer than [`MAX_ALT_TEXT_CHARS`], or has a control character: it is an attribute of one line.
+    pub fn with_alt_text(mut self, alt_text: Option<String>) -> Result<Self, InvalidJobSpec> {
+        if let Some(text) = &alt_text {
+            check_text("alt_text", text, MAX_ALT_TEXT_CHARS, |c| is_allowed(c) && !c.is_control())?;
+        }
+        self.alt_text = alt_text;
+        Ok(self)
     }
 
     /// Returns the description of the picture. User content: never logged at info or above.
@@ -100,23 +122,35 @@ impl JobSpec {
         &self.renditions
     }
 
-    /// Returns a SHA-256 (hex) over the spec: equal specs have equal fingerprints.
+    /// Returns the alternative text. User content: never logged.
+    pub fn alt_text(&self) -> Option<&str> {
+        self.alt_text.as_deref()
+    }
+
+    /// Returns a SHA-256 (hex) over what is to be drawn: specs that ask for the same pictures have equal fingerprints. The
+    /// alternative text is not in it, so that it is the same to a worker that does not know the field.
     pub fn fingerprint(&self) -> String {
-        let canonical = serde_json::to_vec(self).expect("a spec always serialises");
+        let drawn = Self { alt_text: None, ..self.clone() };
+        let canonical = serde_json::to_vec(&drawn).expect("a spec always serialises");
         Sha256::digest(canonical).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
-fn check_text(field: &'static str, text: &str) -> Result<(), InvalidJobSpec> {
+fn check_text(
+    field: &'static str,
+    text: &str,
+    max: usize,
+    allowed: impl Fn(char) -> bool,
+) -> Result<(), InvalidJobSpec> {
     let chars = text.chars().count();
-    if chars > MAX_PROMPT_CHARS {
-        return Err(InvalidJobSpec::TooLong { field, chars });
+    if chars > max {
+        return Err(InvalidJobSpec::TooLong { field, chars, max });
     }
-    if let Some((index, found)) = text.chars().enumerate().find(|&(_, c)| !is_allowed(c)) {
+    if let Some((index, found)) = text.chars().enumerate().find(|&(_, c)| !allowed(c)) {
         return Err(InvalidJobSpec::ForbiddenCharacter { field, code_point: found.into(), position: index + 1 });
     }
     if text.trim().is_empty() {
-        return Err(InvalidJobSpec::Empty { field });
+        return Err(InvalidJobSpec::Empty { field, max });
     }
     Ok(())
 }
@@ -138,13 +172,17 @@ struct RawJobSpec {
     // Absent when empty, so that the fingerprint of a spec without renditions stays what it was.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     renditions: Vec<RenditionSpec>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    alt_text: Option<String>,
 }
 
 impl TryFrom<RawJobSpec> for JobSpec {
     type Error = InvalidJobSpec;
 
     fn try_from(raw: RawJobSpec) -> Result<Self, InvalidJobSpec> {
-        Ok(Self::new(raw.prompt, raw.negative_prompt, raw.seed)?.with_renditions(raw.renditions))
+        Self::new(raw.prompt, raw.negative_prompt, raw.seed)?
+            .with_renditions(raw.renditions)
+            .with_alt_text(raw.alt_text)
     }
 }
 
@@ -155,6 +193,7 @@ impl From<JobSpec> for RawJobSpec {
             negative_prompt: spec.negative_prompt,
             seed: spec.seed,
             renditions: spec.renditions,
+            alt_text: spec.alt_text,
         }
     }
 }
@@ -178,13 +217,17 @@ mod tests {
     fn length_counts_characters_not_bytes() {
         assert!(spec(&"狐".repeat(MAX_PROMPT_CHARS)).is_ok());
         let error = spec(&"狐".repeat(MAX_PROMPT_CHARS + 1)).unwrap_err();
-        assert_eq!(error, InvalidJobSpec::TooLong { field: "prompt", chars: MAX_PROMPT_CHARS + 1 });
+        assert_eq!(
+            error,
+            InvalidJobSpec::TooLong { field: "prompt", chars: MAX_PROMPT_CHARS + 1, max: MAX_PROMPT_CHARS }
+        );
     }
 
     #[test]
     fn empty_and_blank_are_refused() {
-        assert_eq!(spec(""), Err(InvalidJobSpec::Empty { field: "prompt" }));
-        assert_eq!(spec(" \n\t"), Err(InvalidJobSpec::Empty { field: "prompt" }));
+        let empty = Err(InvalidJobSpec::Empty { field: "prompt", max: MAX_PROMPT_CHARS });
+        assert_eq!(spec(""), empty);
+        assert_eq!(spec(" \n\t"), empty);
         let error = JobSpec::new("fox".into(), Some(" ".into()), None).unwrap_err();
         assert_eq!(error.field(), "negative_prompt");
     }
@@ -218,6 +261,34 @@ mod tests {
         let none = spec("fox").unwrap().with_renditions([RenditionSpec::STANDARD]);
         assert_eq!(none.fingerprint(), spec("fox").unwrap().fingerprint());
         assert_ne!(none.fingerprint(), one.fingerprint());
+    }
+
+    #[test]
+    fn an_alternative_text_is_one_line_and_kept_as_it_is() {
+        let with = |text: &str| spec("fox").unwrap().with_alt_text(Some(text.to_owned()));
+        assert_eq!(with(" A red fox, 狐, in \"snow\" ").unwrap().alt_text(), Some(" A red fox, 狐, in \"snow\" "));
+        assert_eq!(spec("fox").unwrap().with_alt_text(None).unwrap().alt_text(), None);
+        assert!(with(&"狐".repeat(MAX_ALT_TEXT_CHARS)).is_ok());
+        let long = with(&"狐".repeat(MAX_ALT_TEXT_CHARS + 1)).unwrap_err();
+        assert_eq!(long.to_string(), "alt_text has 1001 characters: shorten it to at most 1000");
+        assert_eq!(
+            with("  ").unwrap_err().to_string(),
+            "alt_text is empty: describe the picture in 1 to 1000 characters"
+        );
+        for (text, code_point, position) in [("a\nb", 0xA, 2), ("\ta", 9, 1), ("a\0", 0, 2), ("\u{85}", 0x85, 1)] {
+            let expected = InvalidJobSpec::ForbiddenCharacter { field: "alt_text", code_point, position };
+            assert_eq!(with(text), Err(expected));
+        }
+    }
+
+    #[test]
+    fn an_alternative_text_travels_and_is_not_drawn() {
+        let described = spec("fox").unwrap().with_alt_text(Some("A fox".into())).unwrap();
+        let wire = serde_json::to_string(&described).unwrap();
+        assert_eq!(wire, r#"{"prompt":"fox","alt_text":"A fox"}"#);
+        assert_eq!(serde_json::from_str::<JobSpec>(&wire).unwrap(), described);
+        assert!(serde_json::from_str::<JobSpec>(r#"{"prompt":"fox","alt_text":"a\nb"}"#).is_err());
+        assert_eq!(described.fingerprint(), spec("fox").unwrap().fingerprint());
     }
 
     #[test]

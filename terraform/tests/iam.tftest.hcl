@@ -69,6 +69,7 @@ run "roles" {
       ReadPauses               = ["s3:GetObject"]
       ShipLogsAndMetrics       = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
       TellMissingFromForbidden = ["s3:ListBucket"]
+      WatchTheModel            = ["bedrock:GetFoundationModel"]
     })
     error_message = "worker_actions: the list is exact; compare docs/operations.md, Permissions. Without PutObjectTagging every upload is 403."
   }

@@ -6,17 +6,20 @@ use std::io::Cursor;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use worker::generate::{GenerateRequest, parse_answer};
 use worker::render::decode::decode;
 use worker::render::encode::{avif, stock_webp, webp};
 use worker::render::placeholder::thumbhash;
+use worker::render::provenance::stamped;
 use worker::render::resize::to_square;
-use worker::render::{Pixels, RenderSettings, render};
+use worker::render::{Pixels, Provenance, RenderSettings, render};
 
 const MAX_PIXELS: u64 = 1 << 26;
 
@@ -97,10 +100,16 @@ fn steps(criterion: &mut Criterion) {
     });
     group.bench_function("encode AVIF, speed 10", |bencher| bencher.iter(|| avif(black_box(&pixels), 70, 10).unwrap()));
     let file = webp(&pixels, 80.0, 4).unwrap();
+    let xmp =
+        Provenance { model: Some("stability.stable-image-core-v1:1".into()), made_at: Some(Timestamp::UNIX_EPOCH) };
+    let plain = Bytes::copy_from_slice(&file);
+    group.bench_function("XMP of the picture", |bencher| {
+        bencher.iter(|| stamped(black_box(&plain).clone(), &black_box(&xmp).xmp()).unwrap());
+    });
     group.bench_function("SHA-256 of the picture", |bencher| bencher.iter(|| Sha256::digest(black_box(&file))));
     let source = encoded(&rgb, ImageFormat::Png);
     group.bench_function("all of it", |bencher| {
-        bencher.iter(|| render(black_box(&source), &RenderSettings::default(), &[]).unwrap());
+        bencher.iter(|| render(black_box(&source), &RenderSettings::default(), &[], &Provenance::default()).unwrap());
     });
     group.finish();
 }

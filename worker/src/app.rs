@@ -15,7 +15,7 @@ use crate::cpu::CpuPool;
 use crate::delivery::DeliveryHandler;
 use crate::generate::Generator;
 use crate::lease::Terms;
-use crate::limiter::Limiter;
+use crate::models::Models;
 use crate::pipeline::{Clock, Pipeline, render_gate};
 use crate::queue::JobQueue;
 use crate::renderer::{CpuRenderer, Renderer};
@@ -29,6 +29,8 @@ pub struct Ports {
     pub queue: Arc<dyn JobQueue>,
     pub store: Arc<dyn ObjectStore>,
     pub generator: Arc<dyn Generator>,
+    /// Asked while the other is out of order.
+    pub fallback: Option<Arc<dyn Generator>>,
     /// Whether operators have paused generation.
     pub pause: Followed<Option<Pause>>,
     pub clock: Clock,
@@ -58,12 +60,11 @@ impl Worker {
     ) -> Consumer {
         let tasks = TaskTracker::new();
         let aborting = CancellationToken::new();
-        let limiter = Arc::new(Limiter::default());
+        let models = Models::new(ports.generator, ports.fallback);
         let circuit = Circuit::new(readiness.clone());
         let sources = SourceMaker {
             store: Arc::clone(&ports.store),
-            generator: ports.generator,
-            limiter: Arc::clone(&limiter),
+            models: models.clone(),
             circuit: circuit.clone(),
             tasks: tasks.clone(),
             room: room_for_sources(),
@@ -92,7 +93,7 @@ impl Worker {
             queue: ports.queue,
             handler: Arc::new(handler),
             slots: Slots::new(usize::from(settings.worker_slots)),
-            limiter,
+            models,
             circuit,
             pause: ports.pause,
             readiness,
@@ -106,6 +107,11 @@ impl Worker {
     /// Receives and performs jobs until told to stop, then drains.
     pub async fn run(&self) -> Drained {
         self.consumer.run().await
+    }
+
+    /// Returns the circuit that a fault of the first model opens: its own if there is a fallback.
+    pub fn model_circuit(&self) -> Circuit {
+        self.consumer.models.first_circuit().unwrap_or(&self.consumer.circuit).clone()
     }
 
     /// Returns how many CPU tasks are waiting or running.

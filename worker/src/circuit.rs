@@ -17,6 +17,9 @@ const COMPONENT: &str = "circuit";
 /// Pause before the first probe; doubles up to the maximum.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// As the first pause, for the model that another stands in for: longer, so that the first probe of the process, whose circuit
+/// the same fault may have opened, is made with the other.
+const FIRST_MODEL_PAUSE: Duration = Duration::from_secs(15);
 /// So many outage-like faults with no success between them are an outage.
 const OUTAGE_AFTER: usize = 5;
 /// Faults that may be a job's own must come from so many jobs.
@@ -34,7 +37,16 @@ struct Shared {
     /// The jobs of the outage-like faults since the last success, a job as often as it failed.
     faults_in_a_row: Mutex<Vec<JobId>>,
     changed: Notify,
-    readiness: Readiness,
+    subject: Subject,
+}
+
+/// What is out of order while it is open.
+#[derive(Debug)]
+enum Subject {
+    /// The process: it takes no work.
+    Process(Readiness),
+    /// Its first model: another one is asked.
+    FirstModel,
 }
 
 #[derive(Debug)]
@@ -51,15 +63,44 @@ pub struct Pass {
 }
 
 impl Circuit {
+    /// Makes the circuit of a process, which is not ready while it is open.
     pub fn new(readiness: Readiness) -> Self {
         metrics::circuit_open(false);
+        Self::of(Subject::Process(readiness))
+    }
+
+    /// Makes the circuit of a model that another one stands in for.
+    pub fn of_first_model() -> Self {
+        metrics::fallback_asked(false);
+        Self::of(Subject::FirstModel)
+    }
+
+    fn of(subject: Subject) -> Self {
         let shared = Shared {
             state: Mutex::new(State::Closed),
             faults_in_a_row: Mutex::default(),
             changed: Notify::new(),
-            readiness,
+            subject,
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Lets work be tried, if it may be now: while closed, and one at a time while open.
+    pub fn try_admit(&self) -> Option<Pass> {
+        self.admit_or_wake_at().ok()
+    }
+
+    /// Returns the permission, or when to look again: none while somebody probes.
+    fn admit_or_wake_at(&self) -> Result<Pass, Option<Instant>> {
+        match &mut *self.state() {
+            State::Closed => Ok(Pass { circuit: self.clone(), is_probe: false }),
+            State::Open { probe_at, probing, .. } if !*probing && *probe_at <= Instant::now() => {
+                *probing = true;
+                Ok(Pass { circuit: self.clone(), is_probe: true })
+            }
+            State::Open { probing: true, .. } => Err(None),
+            State::Open { probe_at, .. } => Err(Some(*probe_at)),
+        }
     }
 
     /// Waits until work may be tried: at once while closed, one at a time while open. Safe to drop while it waits.
@@ -68,14 +109,9 @@ impl Circuit {
             let changed = self.shared.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let wake_at = match &mut *self.state() {
-                State::Closed => return Pass { circuit: self.clone(), is_probe: false },
-                State::Open { probe_at, probing, .. } if !*probing && *probe_at <= Instant::now() => {
-                    *probing = true;
-                    return Pass { circuit: self.clone(), is_probe: true };
-                }
-                State::Open { probing: true, .. } => None,
-                State::Open { probe_at, .. } => Some(*probe_at),
+            let wake_at = match self.admit_or_wake_at() {
+                Ok(pass) => return pass,
+                Err(wake_at) => wake_at,
             };
             match wake_at {
                 Some(at) => tokio::select! {
@@ -145,32 +181,66 @@ impl Circuit {
         {
             let mut state = self.state();
             let pause = match *state {
-                State::Closed => FIRST_PAUSE,
+                State::Closed => self.shared.subject.first_pause(),
                 // Calls that were under way when it opened say nothing new.
                 State::Open { .. } if !is_probe => return,
                 State::Open { pause, .. } => (pause * 2).min(MAX_PAUSE),
             };
             *state = State::Open { probe_at: now + pause, pause, probing: false };
         }
-        metrics::circuit_open(true);
-        self.shared.readiness.block(COMPONENT, error.to_string());
-        tracing::error!(error.kind = error.kind.as_str(), error.detail = %error.detail,
-            "circuit open: the environment is at fault, holding deliveries and receiving no more");
+        self.shared.subject.opened(error);
         self.shared.changed.notify_waiters();
     }
 
     fn close(&self) {
         let was_open = std::mem::replace(&mut *self.state(), State::Closed);
         if matches!(was_open, State::Open { .. }) {
-            metrics::circuit_open(false);
-            self.shared.readiness.clear(COMPONENT);
-            tracing::info!("circuit closed: the fault has ended");
+            self.shared.subject.closed();
             self.shared.changed.notify_waiters();
         }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Subject {
+    fn first_pause(&self) -> Duration {
+        match self {
+            Self::Process(_) => FIRST_PAUSE,
+            Self::FirstModel => FIRST_MODEL_PAUSE,
+        }
+    }
+
+    fn opened(&self, error: &JobError) {
+        match self {
+            Self::Process(readiness) => {
+                metrics::circuit_open(true);
+                readiness.block(COMPONENT, error.to_string());
+                tracing::error!(error.kind = error.kind.as_str(), error.detail = %error.detail,
+                    "circuit open: the environment is at fault, holding deliveries and receiving no more");
+            }
+            Self::FirstModel => {
+                metrics::fallback_asked(true);
+                tracing::warn!(error.kind = error.kind.as_str(), error.detail = %error.detail,
+                    "the model is out of order: asking the fallback");
+            }
+        }
+    }
+
+    fn closed(&self) {
+        match self {
+            Self::Process(readiness) => {
+                metrics::circuit_open(false);
+                readiness.clear(COMPONENT);
+                tracing::info!("circuit closed: the fault has ended");
+            }
+            Self::FirstModel => {
+                metrics::fallback_asked(false);
+                tracing::info!("the model is back: asking it again");
+            }
+        }
     }
 }
 

@@ -11,8 +11,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::circuit::Circuit;
 use crate::delivery::DeliveryHandler;
-use crate::limiter::Limiter;
 use crate::metrics;
+use crate::models::Models;
 use crate::queue::{Delivery, JobQueue, MAX_RECEIVE, QueueError};
 use crate::slots::{Slot, Slots};
 
@@ -31,7 +31,7 @@ pub struct Consumer {
     pub queue: Arc<dyn JobQueue>,
     pub handler: Arc<DeliveryHandler>,
     pub slots: Slots,
-    pub limiter: Arc<Limiter>,
+    pub models: Models,
     pub circuit: Circuit,
     /// Whether operators have paused generation. A long poll under way when they do is the last one.
     pub pause: Followed<Option<Pause>>,
@@ -109,7 +109,7 @@ impl Consumer {
                 }
                 continue;
             }
-            self.limiter.nobody_waiting().await;
+            self.models.nobody_waiting().await;
             let slots = self.slots.claim(MAX_RECEIVE).await;
             if !self.circuit.is_open() && !self.is_paused() {
                 return slots;

@@ -60,13 +60,15 @@ pub enum Kind {
     ModelRetired,
     /// There is no such model in this region.
     ModelNotFound,
+    /// The source does not take how we ask it, whatever the job.
+    ModelSettingsRefused,
     /// There is no such bucket.
     BucketNotFound,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::MessageMalformed,
         Self::MessageFromNewerVersion,
         Self::ModelThrottled,
@@ -87,6 +89,7 @@ impl Kind {
         Self::CredentialsUnavailable,
         Self::ModelRetired,
         Self::ModelNotFound,
+        Self::ModelSettingsRefused,
         Self::BucketNotFound,
     ];
 
@@ -111,6 +114,7 @@ impl Kind {
             | Self::CredentialsUnavailable
             | Self::ModelRetired
             | Self::ModelNotFound
+            | Self::ModelSettingsRefused
             | Self::BucketNotFound => Class::Misconfigured,
         }
     }
@@ -156,6 +160,7 @@ impl Kind {
             Self::CredentialsUnavailable => "credentials_unavailable",
             Self::ModelRetired => "model_retired",
             Self::ModelNotFound => "model_not_found",
+            Self::ModelSettingsRefused => "model_settings_refused",
             Self::BucketNotFound => "bucket_not_found",
         }
     }

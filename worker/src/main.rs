@@ -12,13 +12,14 @@ use service::settings::{give_up, refuse};
 use service::{admin, aws, health, shutdown, telemetry};
 use tokio_util::sync::CancellationToken;
 use worker::app::{Ports, Worker, system_clock};
-use worker::generate::StabilityModel;
 use worker::generate::bedrock::{self, BedrockGenerator};
+use worker::generate::{BedrockRegister, Generator, OpenAiGenerator, StabilityModel};
 use worker::lifecycle::{InstanceMetadata, TerminationHook};
 use worker::metrics;
+use worker::model_life::{ModelRegister, READ_EVERY, Standing};
 use worker::queue::SqsQueue;
 use worker::reconcile;
-use worker::settings::Settings;
+use worker::settings::{ModelFallback, ModelSource, Settings};
 use worker::store::{ObjectStore, S3Store, read_pauses};
 
 /// Buffers of megabytes come and go with every picture. glibc gives them back to the kernel, and being given zeroed pages
@@ -73,24 +74,37 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let admin_addr = admin::serve(settings.observe.admin_addr, recorder, readiness.clone())?;
 
     let config = aws::load_config().await;
-    let model = bedrock::client(&config, &settings.bedrock_region, settings.model_timeout());
+    let from_bedrock = settings.model_source == ModelSource::Bedrock;
+    let openai = |used_by| -> Result<Arc<dyn Generator>, Box<dyn std::error::Error>> {
+        Ok(Arc::new(OpenAiGenerator::new(settings.openai.source(used_by)?, settings.model_timeout())))
+    };
+    let generator: Arc<dyn Generator> = if from_bedrock {
+        let client = bedrock::client(&config, &settings.bedrock_region, settings.model_timeout());
+        let (model_id, format) = (settings.bedrock_model_id.clone(), settings.bedrock_output_format);
+        Arc::new(BedrockGenerator::new(client, model_id, format)?)
+    } else {
+        openai("MODEL_SOURCE")?
+    };
+    let fallback = match settings.model_fallback {
+        ModelFallback::None => None,
+        ModelFallback::OpenAi => Some(openai("MODEL_FALLBACK")?),
+    };
+    let (model, fallback_model) =
+        (generator.model_id().to_owned(), fallback.as_ref().map(|other| other.model_id().to_owned()));
     let wait = Duration::from_secs(settings.receive_wait_seconds);
     let store = Arc::new(S3Store::new(&config, settings.s3_bucket_name.clone()));
     let pause = Followed::default();
     let ports = Ports {
         queue: Arc::new(SqsQueue::new(&config, settings.sqs_queue_url.clone(), wait, settings.lease())),
         store: Arc::clone(&store) as Arc<dyn ObjectStore>,
-        generator: Arc::new(BedrockGenerator::new(
-            model,
-            settings.bedrock_model_id.clone(),
-            settings.bedrock_output_format,
-        )?),
+        generator,
+        fallback,
         pause: pause.clone(),
         clock: system_clock(),
     };
     let worker = Worker::new(&settings, ports, readiness.clone(), stopping.clone());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %admin_addr, slots = settings.worker_slots,
-        cpu_threads = settings.threads(), model = %settings.bedrock_model_id, "worker started");
+        cpu_threads = settings.threads(), model, fallback_model, "worker started");
 
     let metadata = settings.lifecycle.ec2_lifecycle.then(InstanceMetadata::default);
     let ended_early = match &metadata {
@@ -104,11 +118,23 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     {
         told(&found);
     }
+    let register = if from_bedrock {
+        BedrockRegister::new(&config, &settings.bedrock_region, &settings.bedrock_model_id)?
+    } else {
+        None
+    };
+    let life = async {
+        match &register {
+            Some(register) => follow_the_model(register, &settings.bedrock_model_id, &worker, &stopping).await,
+            None => tracing::info!("the model is not in Amazon's list: its life is not looked up"),
+        }
+    };
     readiness.clear("starting");
-    let (drained, instance_ends, ()) = tokio::join!(
+    let (drained, instance_ends, (), ()) = tokio::join!(
         worker.run(),
         watch(metadata.as_ref(), &stopping),
-        pause.follow("the pause of generation", LOOK_EVERY, &stopping, read, told)
+        pause.follow("the pause of generation", LOOK_EVERY, &stopping, read, told),
+        life
     );
     tracing::info!(?drained, "worker stopped");
 
@@ -120,6 +146,19 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         tracing::error!(%error, "termination hook could not be completed, the group waits for its time-out");
     }
     Ok(())
+}
+
+/// Reads where the model is in its life, at once and every hour.
+async fn follow_the_model(register: &dyn ModelRegister, model_id: &str, worker: &Worker, stopping: &CancellationToken) {
+    let standing = Followed::<Option<Standing>>::default();
+    let circuit = worker.model_circuit();
+    let read = async || register.life().await.map(|life| Some(life.at(system_clock()())));
+    let changed = |standing: &Option<Standing>| {
+        if let Some(standing) = standing {
+            standing.tell(model_id, &circuit);
+        }
+    };
+    standing.follow("the life of the model", READ_EVERY, stopping, read, changed).await;
 }
 
 /// Tells the log and the metrics of a pause that has begun or ended.

@@ -28,12 +28,14 @@ const MODEL_RATE: &str = "worker_model_rate_limit";
 const ERRORS: &str = "worker_errors_total";
 const CIRCUIT_OPEN: &str = "worker_circuit_open";
 const PAUSED: &str = "worker_paused";
+const MODEL_FALLBACK: &str = "worker_model_fallback";
+const MODEL_LIFE: &str = "worker_model_life";
 const RECEIVES: &str = "worker_receives_total";
 const DELETE_ENTRIES: &str = "worker_delete_entries";
 const VISIBILITY_ENTRIES: &str = "worker_visibility_entries";
 
 /// The catalogue, held to docs/metrics.md by a test.
-pub const CATALOGUE: [MetricInfo; 17] = [
+pub const CATALOGUE: [MetricInfo; 19] = [
     MetricInfo { name: JOBS, kind: "counter", labels: "outcome", help: "Deliveries by how their processing ended" },
     MetricInfo {
         name: JOB_DURATION,
@@ -82,6 +84,18 @@ pub const CATALOGUE: [MetricInfo; 17] = [
         kind: "gauge",
         labels: "",
         help: "1 while operators have paused generation and nothing is received",
+    },
+    MetricInfo {
+        name: MODEL_FALLBACK,
+        kind: "gauge",
+        labels: "",
+        help: "1 while the fallback is asked because the first model is out of order",
+    },
+    MetricInfo {
+        name: MODEL_LIFE,
+        kind: "gauge",
+        labels: "state",
+        help: "1 for where the model is in its life, 0 for the others; all 0 while that cannot be read",
     },
     MetricInfo { name: RECEIVES, kind: "counter", labels: "result", help: "Calls to receive by result" },
     MetricInfo { name: DELETE_ENTRIES, kind: "histogram", labels: "", help: "Deliveries in one DeleteMessageBatch" },
@@ -149,6 +163,26 @@ impl Step {
     }
 }
 
+/// Where a model is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LifeState {
+    Active,
+    Legacy,
+    Ended,
+}
+
+impl LifeState {
+    const ALL: [Self; 3] = [Self::Active, Self::Legacy, Self::Ended];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Legacy => "legacy",
+            Self::Ended => "ended",
+        }
+    }
+}
+
 /// Describes every metric and starts every counter at 0, so that `rate()` sees the first error.
 pub fn describe() {
     for metric in CATALOGUE {
@@ -191,6 +225,10 @@ pub fn describe() {
     gauge!(MODEL_RATE).set(0);
     gauge!(CIRCUIT_OPEN).set(0);
     gauge!(PAUSED).set(0);
+    gauge!(MODEL_FALLBACK).set(0);
+    for state in LifeState::ALL {
+        gauge!(MODEL_LIFE, "state" => state.as_str()).set(0);
+    }
 }
 
 pub fn job_ended(outcome: &'static str, took: Duration) {
@@ -241,6 +279,16 @@ pub fn circuit_open(open: bool) {
 
 pub fn paused(paused: bool) {
     gauge!(PAUSED).set(u8::from(paused));
+}
+
+pub fn fallback_asked(asked: bool) {
+    gauge!(MODEL_FALLBACK).set(u8::from(asked));
+}
+
+pub fn model_life(now: LifeState) {
+    for state in LifeState::ALL {
+        gauge!(MODEL_LIFE, "state" => state.as_str()).set(u8::from(state == now));
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "ten at most")]

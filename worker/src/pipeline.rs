@@ -17,7 +17,7 @@ use crate::claim::{Claimant, Claimed, Held, WriteError, claim};
 use crate::disposition::Outcome;
 use crate::error::{Class, JobError, Kind};
 use crate::metrics::{self, Step};
-use crate::render::{RenderError, Rendered, Rendition};
+use crate::render::{Provenance, RenderError, Rendered, Rendition};
 use crate::renderer::Renderer;
 use crate::source::{Paid, SourceMaker};
 use crate::store::{ObjectStore, StoreError};
@@ -203,13 +203,14 @@ impl Pipeline {
 
     /// Renders when there is room. The inner error means that the source is at fault.
     async fn render(&self, job: &Job, paid: Paid) -> Result<Result<Rendered, RenderError>, JobError> {
+        let provenance = Provenance::from(&paid.info);
         let work = async {
             let _turn = Arc::clone(&self.gate).acquire_owned().await.expect("the gate is never closed");
             let source = match paid.bytes {
                 Some(bytes) => bytes,
                 None => self.read_back(job, &paid.info).await?,
             };
-            self.renderer.render(source, job.spec.renditions()).await
+            self.renderer.render(source, job.spec.renditions(), &provenance).await
         };
         let timed_out = |_| JobError::new(Kind::AttemptTimedOut, "rendering did not end in time");
         match tokio::time::timeout(self.attempt_timeout, work).await.map_err(timed_out)?? {

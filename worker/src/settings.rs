@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Parser, value_parser};
+use clap::{Parser, ValueEnum, value_parser};
 use service::settings::{Contradiction, ObserveSettings};
 
+use crate::generate::openai::settings::OpenAiSettings;
 use crate::generate::{OutputFormat, StabilityModel};
 use crate::render::RenderSettings;
 
@@ -26,7 +27,13 @@ pub struct Settings {
     /// Bucket of pictures, records and sources.
     #[arg(long, env = "S3_BUCKET_NAME", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub s3_bucket_name: String,
-    /// Text-to-image model.
+    /// Who makes the pictures.
+    #[arg(long, env = "MODEL_SOURCE", default_value = "bedrock", value_name = "SOURCE", value_enum)]
+    pub model_source: ModelSource,
+    /// Who makes them while Bedrock is out of order.
+    #[arg(long, env = "MODEL_FALLBACK", default_value = "none", value_name = "SOURCE", value_enum)]
+    pub model_fallback: ModelFallback,
+    /// Text-to-image model on Bedrock.
     #[arg(long, env = "BEDROCK_MODEL_ID", default_value = "stability.stable-image-core-v1:1", value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub bedrock_model_id: String,
     /// Region of the model; the Stability models are in us-west-2 only, wherever queue and bucket are.
@@ -62,11 +69,33 @@ pub struct Settings {
     #[arg(long, env = "SHUTDOWN_GRACE_SECONDS", default_value_t = 110, value_name = "SECONDS", value_parser = value_parser!(u64).range(1..=MAX_HOLD_SECONDS))]
     pub shutdown_grace_seconds: u64,
     #[command(flatten)]
+    pub openai: OpenAiSettings,
+    #[command(flatten)]
     pub render: RenderSettings,
     #[command(flatten)]
     pub lifecycle: LifecycleSettings,
     #[command(flatten)]
     pub observe: ObserveSettings,
+}
+
+/// Who makes the pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModelSource {
+    /// Amazon Bedrock.
+    Bedrock,
+    /// A server with `OpenAI`'s images endpoint.
+    #[value(name = "openai")]
+    OpenAi,
+}
+
+/// Who makes the pictures while the source is out of order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModelFallback {
+    /// Nobody: jobs are held.
+    None,
+    /// A server with `OpenAI`'s images endpoint.
+    #[value(name = "openai")]
+    OpenAi,
 }
 
 /// How an EC2 instance learns that it is going to be terminated.
@@ -124,6 +153,16 @@ impl Settings {
         Contradiction::unless(self.threads() <= usize::from(self.worker_slots), "CPU_THREADS", "WORKER_SLOTS", || {
             "threads beyond the number of slots would never have work".into()
         })?;
+        if self.model_source == ModelSource::OpenAi {
+            let none = self.model_fallback == ModelFallback::None;
+            Contradiction::unless(none, "MODEL_FALLBACK", "MODEL_SOURCE", || {
+                "openai cannot stand in for itself".into()
+            })?;
+            self.openai.source("MODEL_SOURCE")?;
+        }
+        if self.model_fallback == ModelFallback::OpenAi {
+            self.openai.source("MODEL_FALLBACK")?;
+        }
         let named = self.lifecycle.autoscaling_group_name.is_some() && self.lifecycle.lifecycle_hook_name.is_some();
         let none = self.lifecycle.autoscaling_group_name.is_none() && self.lifecycle.lifecycle_hook_name.is_none();
         Contradiction::unless(named || none, "AUTOSCALING_GROUP_NAME", "LIFECYCLE_HOOK_NAME", || {
@@ -183,6 +222,9 @@ mod tests {
             (&["--attempt-timeout-seconds", "155"], "MODEL_TIMEOUT_SECONDS", "ATTEMPT_TIMEOUT_SECONDS"),
             (&["--bedrock-output-format", "webp"], "BEDROCK_OUTPUT_FORMAT", "BEDROCK_MODEL_ID"),
             (&["--cpu-threads", "17"], "CPU_THREADS", "WORKER_SLOTS"),
+            (&["--model-source", "openai"], "OPENAI_BASE_URL", "MODEL_SOURCE"),
+            (&["--model-fallback", "openai", "--openai-base-url", "https://h"], "OPENAI_MODEL", "MODEL_FALLBACK"),
+            (&["--model-source", "openai", "--model-fallback", "openai"], "MODEL_FALLBACK", "MODEL_SOURCE"),
             (&["--lifecycle-hook-name", "h"], "AUTOSCALING_GROUP_NAME", "LIFECYCLE_HOOK_NAME"),
             (&["--lifecycle-hook-name", "h", "--autoscaling-group-name", "g"], "LIFECYCLE_HOOK_NAME", "EC2_LIFECYCLE"),
         ] {

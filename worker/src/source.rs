@@ -14,9 +14,9 @@ use tracing::Instrument;
 use crate::circuit::Circuit;
 use crate::claim::Held;
 use crate::error::{Class, JobError, Kind};
-use crate::generate::{GenerateRequest, Generator};
-use crate::limiter::Limiter;
+use crate::generate::GenerateRequest;
 use crate::metrics::{self, Step};
+use crate::models::{Model, Models};
 use crate::pipeline::{Clock, Stop};
 use crate::store::{ObjectStore, Source};
 use crate::traces;
@@ -56,8 +56,7 @@ pub struct Paid {
 #[derive(Clone)]
 pub struct SourceMaker {
     pub store: Arc<dyn ObjectStore>,
-    pub generator: Arc<dyn Generator>,
-    pub limiter: Arc<Limiter>,
+    pub models: Models,
     pub circuit: Circuit,
     /// Where the paid calls run: tracked, so that a stop waits for them, and not dropped with the delivery.
     pub tasks: TaskTracker,
@@ -114,17 +113,19 @@ impl SourceMaker {
         generation: u32,
         stopping: &CancellationToken,
     ) -> Result<Paid, Stop> {
-        let max_seed = self.generator.max_seed();
-        let request = GenerateRequest {
-            prompt: job.spec.prompt().to_owned(),
-            negative_prompt: job.spec.negative_prompt().map(str::to_owned),
-            // The same seed would give the same undecodable picture.
-            seed: reseed(job.model_seed(max_seed), generation, max_seed),
-        };
         loop {
+            let choice = self.models.choose();
+            let model = choice.model.clone();
+            let max_seed = model.generator.max_seed();
+            let request = GenerateRequest {
+                prompt: job.spec.prompt().to_owned(),
+                negative_prompt: job.spec.negative_prompt().map(str::to_owned),
+                // The same seed would give the same undecodable picture.
+                seed: reseed(job.model_seed(max_seed), generation, max_seed),
+            };
             tokio::select! {
                 biased;
-                () = self.limiter.acquire().instrument(traces::step("limit")) => {}
+                () = model.limiter.acquire().instrument(traces::step("limit")) => {}
                 () = stopping.cancelled() => return Err(Stop::GivenBack),
             }
             loop {
@@ -140,21 +141,41 @@ impl SourceMaker {
             }
             // A task of its own: the call is paid for even if the lease is lost or the attempt is over, so it ends in a
             // checkpoint that the next attempt finds.
-            let call = self.clone().pay(job.id, request.clone(), generation).in_current_span();
+            let call = self.clone().pay(job.id, model.clone(), request, generation).in_current_span();
             let paid = self.tasks.spawn(call).await.unwrap_or_else(|panic| {
                 Err(JobError::new(Kind::ModelAnswerMalformed, format!("reading the answer panicked: {panic}")))
             });
             match paid {
-                Err(error) if error.kind == Kind::ModelThrottled => self.limiter.throttled(error.retry_after),
-                Err(error) => return Err(error.into()),
-                Ok(paid) => return Ok(paid),
+                Err(error) if error.kind == Kind::ModelThrottled => {
+                    model.limiter.throttled(error.retry_after);
+                    choice.answered();
+                }
+                Err(error) => {
+                    if !choice.failed(&error, &job.id) {
+                        return Err(error.into());
+                    }
+                    metrics::error(error.kind);
+                }
+                Ok(checkpointed) => {
+                    choice.answered();
+                    return Ok(checkpointed?);
+                }
             }
         }
     }
 
-    async fn pay(self, id: JobId, request: GenerateRequest, generation: u32) -> Result<Paid, JobError> {
+    /// The outer error is the model's. The inner one is the store's, of a picture that was paid for: nobody else is to be
+    /// asked for it.
+    async fn pay(
+        self,
+        id: JobId,
+        model: Model,
+        request: GenerateRequest,
+        generation: u32,
+    ) -> Result<Result<Paid, JobError>, JobError> {
         let started = Instant::now();
-        let answer = self.generator.generate(&request).instrument(traces::model_call(self.generator.model_id())).await;
+        let generator = &model.generator;
+        let answer = generator.generate(&request).instrument(traces::model_call(generator.model_id())).await;
         metrics::step_took(Step::Generate, started.elapsed());
         metrics::model_called(match &answer {
             Ok(_) => "picture",
@@ -163,17 +184,22 @@ impl SourceMaker {
             Err(_) => "failed",
         });
         let image = answer?;
-        self.limiter.succeeded();
+        model.limiter.succeeded();
         let generate_seconds = started.elapsed().as_secs_f64();
         let info = SourceInfo {
-            model: self.generator.model_id().to_owned(),
+            model: generator.model_id().to_owned(),
             seed: image.seed,
             bytes: image.bytes.len() as u64,
             generation,
+            made_at: Some((self.clock)()),
         };
         let source = Source { bytes: image.bytes, info };
-        self.checkpoint(&id, &source).instrument(traces::step("checkpoint")).await?;
-        Ok(Paid { info: source.info, bytes: keep(source.bytes, &self.room), generate_seconds: Some(generate_seconds) })
+        let checkpointed = self.checkpoint(&id, &source).instrument(traces::step("checkpoint")).await;
+        Ok(checkpointed.map(|()| Paid {
+            info: source.info,
+            bytes: keep(source.bytes, &self.room),
+            generate_seconds: Some(generate_seconds),
+        }))
     }
 
     /// Writes the checkpoint, and does not give a paid picture up because the store is down for a while.

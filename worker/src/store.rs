@@ -122,6 +122,7 @@ pub const MAX_LISTED: usize = 1000;
 const META_MODEL: &str = "model";
 const META_SEED: &str = "seed";
 const META_GENERATION: &str = "generation";
+const META_MADE_AT: &str = "made-at";
 
 impl S3Store {
     pub fn new(config: &aws_config::SdkConfig, bucket: String) -> Self {
@@ -209,16 +210,21 @@ impl ObjectStore for S3Store {
             seed: number(META_SEED).unwrap_or_default(),
             bytes: bytes.len() as u64,
             generation: number(META_GENERATION).unwrap_or(1),
+            made_at: metadata.get(META_MADE_AT).and_then(|value| value.parse().ok()),
         };
         Ok(Some(Source { bytes, info }))
     }
 
     async fn write_source(&self, id: &JobId, source: &Source) -> Result<(), JobError> {
-        self.put(source_key(id), ObjectKind::Source, source.bytes.clone())
+        let mut put = self
+            .put(source_key(id), ObjectKind::Source, source.bytes.clone())
             .metadata(META_MODEL, &source.info.model)
             .metadata(META_SEED, source.info.seed.to_string())
-            .metadata(META_GENERATION, source.info.generation.to_string())
-            .customize()
+            .metadata(META_GENERATION, source.info.generation.to_string());
+        if let Some(made_at) = source.info.made_at {
+            put = put.metadata(META_MADE_AT, made_at.to_string());
+        }
+        put.customize()
             // A SHA-256 of 3 MB for the signature: the signed checksum header (CRC-32) covers the bytes already.
             .disable_payload_signing()
             .send()

@@ -7,7 +7,7 @@ use std::io::Cursor;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use job::{ImageFormat as Format, RenditionSpec, STANDARD_SIDE};
 use peak_alloc::PeakAlloc;
-use worker::render::{RenderSettings, render};
+use worker::render::{Provenance, RenderSettings, render};
 
 /// libwebp takes its memory from here too (webp-encoder/src/memory.rs).
 #[global_allocator]
@@ -62,7 +62,7 @@ fn a_render_takes_at_most_its_pixels_and_six_tenths() {
 fn peak_of(source: &[u8], extra: &[RenditionSpec]) -> f64 {
     let before = ALLOCATOR.current_usage();
     ALLOCATOR.reset_peak_usage();
-    let rendered = render(source, &RenderSettings::default(), extra).unwrap();
+    let rendered = render(source, &RenderSettings::default(), extra, &Provenance::default()).unwrap();
     let peak = ALLOCATOR.peak_usage() - before;
     drop(rendered);
     peak as f64

@@ -31,6 +31,9 @@ async fn each_kind_of_bad_body_has_its_problem() {
         (r#"{"prompt": "fox", "seed": 4294967296}"#, "seed"),
         (r#"{"prompt": "fox", "deadline_seconds": 0}"#, "deadline_seconds"),
         (r#"{"prompt": "fox", "deadline_seconds": 86401}"#, "deadline_seconds"),
+        (r#"{"prompt": "fox", "alt_text": ""}"#, "alt_text"),
+        (r#"{"prompt": "fox", "alt_text": "two\nlines"}"#, "alt_text"),
+        (r#"{"prompt": "fox", "alt_text": 7}"#, "alt_text"),
         (r#"{"prompt": "fox", "renditions": {}}"#, "renditions"),
         (r#"{"prompt": "fox", "renditions": [{"width": 300, "format": "webp"}]}"#, "renditions[0].width"),
         (r#"{"prompt": "fox", "renditions": [{"width": 256, "format": "png"}]}"#, "renditions[0].format"),
@@ -90,6 +93,8 @@ async fn the_edges_of_what_is_valid_are_accepted() {
         json!({"prompt": "x", "seed": 7.0, "deadline_seconds": 60.0}),
         json!({"prompt": "x", "seed": 4_294_967_295_u32, "deadline_seconds": 86_400}),
         json!({"prompt": "x", "renditions": null}),
+        json!({"prompt": "x", "alt_text": null}),
+        json!({"prompt": "x", "alt_text": "狐".repeat(1000)}),
         json!({"prompt": "x", "renditions": vec![json!({"width": 1024, "format": "webp"}); 16]}),
         json!({"prompt": "line one\r\n\tline two", "seed": 0, "deadline_seconds": 1}),
     ] {

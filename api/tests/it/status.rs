@@ -58,6 +58,17 @@ async fn renditions_are_told_beside_the_picture() {
 }
 
 #[tokio::test]
+async fn an_alternative_text_is_told_as_it_was_sent() {
+    let api = TestApi::new();
+    let text = "Ein \"Fuchs\" – 狐";
+    let answer = api.submit(json!({"prompt": "a red fox", "alt_text": text})).await;
+    let [job] = &api.queue.jobs()[..] else { panic!("expected one job") };
+    assert_eq!((job.id, job.spec.alt_text()), (answer.id(), Some(text)));
+    api.records.put(&succeeded(job));
+    assert_eq!(api.get(&format!("/v1/jobs/{}", job.id)).await.body["alt_text"], text);
+}
+
+#[tokio::test]
 async fn every_state_is_told_with_what_belongs_to_it() {
     for status in Status::ALL {
         let api = TestApi::new();

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::fault::Fault;
 use super::fault_plan::{FaultPlan, InvalidFaultPlan};
+use super::foundation_model::Life;
 use super::latency::Latency;
 use super::picture::Detail;
 use super::{BedrockOptions, DEFAULT_CACHE_BYTES};
@@ -46,7 +47,12 @@ impl BedrockArgs {
     /// # Errors
     /// When the rates cannot hold together.
     pub fn options(&self) -> Result<BedrockOptions, InvalidFaultPlan> {
-        let faults = FaultPlan { rates: self.faults.iter().copied().collect(), latency: None, outage: self.outage };
+        let faults = FaultPlan {
+            rates: self.faults.iter().copied().collect(),
+            latency: None,
+            outage: self.outage,
+            life: Life::default(),
+        };
         faults.validate()?;
         Ok(BedrockOptions {
             latency: self.latency,

@@ -51,6 +51,11 @@ impl Exception {
         Self::new("unknown_model", StatusCode::NOT_FOUND, "ResourceNotFoundException", message)
     }
 
+    pub(crate) fn not_authorized(action: &str) -> Self {
+        let message = format!("User is not authorized to perform: {action} because no identity-based policy allows it");
+        Self::new("not_authorized", StatusCode::FORBIDDEN, "AccessDeniedException", message)
+    }
+
     pub(crate) fn retired_model() -> Self {
         Self::new("retired_model", StatusCode::NOT_FOUND, "ResourceNotFoundException", END_OF_LIFE)
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::fault::Fault;
+use super::foundation_model::Life;
 use super::latency::Latency;
 
 /// Faults that no prompt asked for. This is the JSON of `PUT /_standin/faults`.
@@ -18,6 +19,8 @@ pub struct FaultPlan {
     pub latency: Option<Latency>,
     /// Every call gets this one until it is cleared.
     pub outage: Option<Fault>,
+    /// What the list of models says of every model.
+    pub life: Life,
 }
 
 /// A plan that cannot be followed.

@@ -24,16 +24,16 @@ use super::request::{InvokeRequest, Model, OutputFormat};
 /// Largest body `InvokeModel` takes (Bedrock's service model).
 const MAX_BODY_BYTES: usize = 25_000_000;
 /// How long a stalled call holds its connection.
-const STALL: Duration = Duration::from_secs(600);
+pub(super) const STALL: Duration = Duration::from_secs(600);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const INVOCATION_LATENCY: HeaderName = HeaderName::from_static("x-amzn-bedrock-invocation-latency");
 
 /// A call that passed validation: what to make, and what is to go wrong.
-struct Call {
-    model_id: String,
-    request: InvokeRequest,
-    fault: Option<(Fault, Option<u64>)>,
-    latency: Duration,
+pub(super) struct Call {
+    pub(super) model_id: String,
+    pub(super) request: InvokeRequest,
+    pub(super) fault: Option<(Fault, Option<u64>)>,
+    pub(super) latency: Duration,
 }
 
 /// `POST /model/{modelId}/invoke`.
@@ -102,7 +102,7 @@ async fn admit(shared: &Shared, model_id: String, request: Request) -> Result<Ca
 }
 
 /// Reads to the end even what is too large: a client that is still sending would miss the refusal.
-async fn read(body: Body) -> Result<Vec<u8>, Exception> {
+pub(super) async fn read(body: Body) -> Result<Vec<u8>, Exception> {
     let mut chunks = body.into_data_stream();
     let (mut read, mut total) = (Vec::new(), 0);
     while let Some(chunk) = chunks.next().await {
@@ -116,7 +116,7 @@ async fn read(body: Body) -> Result<Vec<u8>, Exception> {
 }
 
 /// Only the form is checked: a stand-in has no secrets to check a signature with.
-fn is_signed(headers: &HeaderMap) -> bool {
+pub(super) fn is_signed(headers: &HeaderMap) -> bool {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     value.is_some_and(|value| value.starts_with("AWS4-HMAC-SHA256 "))
 }
@@ -179,7 +179,7 @@ async fn perform(shared: &Shared, scissors: &Scissors, call: Call) -> Response {
 }
 
 /// Returns the picture in base64, in two pieces, spoiled if the fault says so.
-async fn picture(shared: &Shared, call: &Call, fault: Option<Fault>) -> [Bytes; 2] {
+pub(super) async fn picture(shared: &Shared, call: &Call, fault: Option<Fault>) -> [Bytes; 2] {
     let form = match fault {
         Some(Fault::NotPng) => {
             let text = base64_simd::STANDARD.encode_to_string("<html><body>this is not a picture</body></html>");
@@ -213,11 +213,11 @@ fn finish_reason(reason: &str) -> Response {
     Json(json!({ "finish_reasons": [reason] })).into_response()
 }
 
-fn total_bytes(parts: &[Bytes]) -> usize {
+pub(super) fn total_bytes(parts: &[Bytes]) -> usize {
     parts.iter().map(Bytes::len).sum()
 }
 
-fn with_length(body: Body, length: usize) -> Response {
+pub(super) fn with_length(body: Body, length: usize) -> Response {
     let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

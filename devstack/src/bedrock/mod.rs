@@ -2,6 +2,8 @@
 //!
 //! - `POST /model/{modelId}/invoke`: the protocol of the service. A prompt may ask for faults with `[[fault:NAME]]`,
 //!   `[[fault:NAME*N]]` (the first N calls with this prompt), and for a latency with `[[latency:2s]]`.
+//! - `POST /v1/images/generations`: the same pictures as `OpenAI`'s images endpoint has them, for a second source.
+//! - `GET /foundation-models/{modelId}`: where the model is in its life, as the control plane tells it ([`Life`]).
 //! - `GET | PUT | DELETE /_standin/faults`: faults by rate, latency, and outages ([`FaultPlan`]).
 //! - `GET | DELETE /_standin/ledger`: what was called and what was billed ([`LedgerReport`]).
 //! - `GET /_standin/health`.
@@ -11,11 +13,13 @@ mod connection;
 mod exception;
 mod fault;
 mod fault_plan;
+mod foundation_model;
 mod invoke;
 mod latency;
 mod ledger;
 mod noise;
 mod odd_png;
+mod openai;
 mod paint;
 mod palette;
 mod picture;
@@ -43,6 +47,7 @@ use tokio_util::task::TaskTracker;
 pub use self::args::BedrockArgs;
 pub use self::fault::{Fault, InvalidDirective};
 pub use self::fault_plan::{FaultPlan, InvalidFaultPlan};
+pub use self::foundation_model::Life;
 pub use self::latency::{InvalidLatency, Latency};
 pub use self::ledger::{LedgerReport, PromptEntry, Totals};
 pub use self::picture::Detail;
@@ -187,6 +192,8 @@ impl std::fmt::Debug for Shared {
 fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/model/{model_id}/invoke", post(invoke::invoke))
+        .route("/v1/images/generations", post(openai::images_generations))
+        .route("/foundation-models/{model_id}", get(foundation_model::get_foundation_model))
         .route("/_standin/health", get(async || "healthy\n"))
         .route("/_standin/faults", get(get_faults).put(put_faults).delete(delete_faults))
         .route("/_standin/ledger", get(get_ledger).delete(delete_ledger))
@@ -207,7 +214,7 @@ async fn put_faults(State(shared): State<Arc<Shared>>, plan: Result<Json<FaultPl
     if let Err(error) = plan.validate() {
         return refuse(error.to_string());
     }
-    tracing::info!(outage = ?plan.outage, rates = ?plan.rates, "faults replaced");
+    tracing::info!(outage = ?plan.outage, rates = ?plan.rates, life = ?plan.life, "faults replaced");
     shared.set_plan(plan.clone());
     Json(plan).into_response()
 }

@@ -94,6 +94,7 @@ impl ChildSettings<'_> {
     pub(crate) fn worker(&self) -> Vec<(String, String)> {
         pairs([
             ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", self.endpoints.bedrock_url.as_str()),
+            ("AWS_ENDPOINT_URL_BEDROCK", self.endpoints.bedrock_url.as_str()),
             ("BEDROCK_MODEL_ID", MODEL),
             ("BEDROCK_REGION", REGION),
             ("MAX_RECEIVE_COUNT", &MAX_RECEIVE_COUNT.to_string()),

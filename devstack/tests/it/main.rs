@@ -14,5 +14,6 @@ mod openapi;
 mod end_to_end;
 mod renditions;
 mod faults;
+mod second_source;
 mod traces;
 mod compose;

@@ -126,7 +126,7 @@ pub fn succeeded(job: &Job, generation: u32) -> Record {
     let mut record = Record::begin(job, Timestamp::now());
     record.attempts = 1;
     let model = "stability.stable-image-core-v1:1".to_owned();
-    record.source = Some(SourceInfo { model, seed: 7, bytes: 3, generation });
+    record.source = Some(SourceInfo { model, seed: 7, bytes: 3, generation, made_at: None });
     record.image = Some(ImageInfo {
         key: image_key(&job.id),
         width: 1024,

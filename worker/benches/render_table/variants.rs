@@ -12,7 +12,7 @@ use nix::time::{ClockId, clock_gettime};
 use worker::render::decode::decode;
 use worker::render::encode::stock_webp;
 use worker::render::resize::to_square;
-use worker::render::{Pixels, RenderSettings, render};
+use worker::render::{Pixels, Provenance, RenderSettings, render};
 
 /// Of the peers; the middle one is compared.
 pub const QUALITIES: [f32; 3] = [76.0, 80.0, 84.0];
@@ -58,7 +58,7 @@ impl Variant {
     pub fn run(self, source: &[u8], quality: f32) -> Vec<u8> {
         let by = |method| {
             let settings = RenderSettings { quality, method, ..Default::default() };
-            render(source, &settings, &[]).unwrap().rendition.bytes.to_vec()
+            render(source, &settings, &[], &Provenance::default()).unwrap().rendition.bytes.to_vec()
         };
         match self {
             Self::Method2 => by(2),

@@ -67,6 +67,11 @@ impl Intake {
     }
 }
 
+/// Returns a connector that receives as an [`Intake`] does, for a client that is not the SDK's.
+pub(super) fn receiving(connector: SharedHttpConnector) -> SharedHttpConnector {
+    SharedHttpConnector::new(Receiving { connector, places: Arc::new(Semaphore::new(PLACES)) })
+}
+
 impl HttpClient for Intake {
     fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
         let connector = self.http.http_connector(settings, components);

@@ -4,6 +4,8 @@ pub mod bedrock;
 mod classify;
 mod http1;
 mod intake;
+pub mod openai;
+pub mod register;
 mod stability;
 
 use async_trait::async_trait;
@@ -12,6 +14,8 @@ use bytes::Bytes;
 use crate::error::JobError;
 
 pub use bedrock::{BedrockGenerator, client};
+pub use openai::OpenAiGenerator;
+pub use register::BedrockRegister;
 pub use stability::{OutputFormat, StabilityModel, UnknownModel, parse_answer};
 
 /// What to ask the model for.

@@ -135,7 +135,7 @@ struct Answer<'a> {
 
 /// Borrows from the body unless the JSON string has escapes: serde borrows a `Cow` only as a field of its own.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// Reads the body of the answer to `request`, whose seed is also that of the picture when the answer does not tell. Only the first
 /// picture counts: we ask for one.

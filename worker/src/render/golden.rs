@@ -98,7 +98,7 @@ fn every_source_keeps_its_looks_and_loses_a_third_of_its_bytes() {
             for method in [DEFAULT_METHOD, 4] {
                 let name = format!("{name}, method {method}");
                 let settings = RenderSettings { method, ..RenderSettings::default() };
-                let rendered = render(&source, &settings, &[]).unwrap().rendition;
+                let rendered = render(&source, &settings, &[], &Provenance::default()).unwrap().rendition;
                 let found =
                     image::load_from_memory_with_format(&rendered.bytes, ImageFormat::WebP).unwrap().into_rgb8();
                 assert_eq!(found.dimensions(), (STANDARD_SIDE, STANDARD_SIDE), "{name}");
@@ -118,7 +118,8 @@ fn other_sizes_keep_their_looks_and_lose_a_third_of_their_bytes() {
     for (width, height) in [(512, 512), (1536, 1536), (2048, 2048), (1536, 1024), (640, 1536)] {
         let name = format!("{width}x{height}");
         let image = scene(width, height);
-        let rendered = render(&png_of(image.clone()), &RenderSettings::default(), &[]).unwrap().rendition;
+        let rendered =
+            render(&png_of(image.clone()), &RenderSettings::default(), &[], &Provenance::default()).unwrap().rendition;
         let found = image::load_from_memory_with_format(&rendered.bytes, ImageFormat::WebP).unwrap().into_rgb8();
         let expected = reference(&image);
         let score = ssimulacra2(&expected, &found);

@@ -5,6 +5,7 @@ mod png_rows;
 pub mod resize;
 pub mod encode;
 pub mod placeholder;
+pub mod provenance;
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ use thiserror::Error;
 
 use crate::cpu;
 use crate::error::{JobError, Kind};
+
+pub use provenance::Provenance;
 
 /// Largest source in bytes. `InvokeModel` answers at most 25,000,000 bytes, so nothing the model returns is refused.
 pub const MAX_SOURCE_BYTES: usize = 25_000_000;
@@ -72,7 +75,7 @@ fn parse_quality(text: &str) -> Result<f32, String> {
 pub struct Rendition {
     /// Its size and format.
     pub spec: RenditionSpec,
-    /// A file of that format without any metadata.
+    /// A file of that format. A WebP says where it comes from ([`Provenance`]); nothing of the source's metadata is in it.
     pub bytes: Bytes,
     /// SHA-256 of the bytes, lowercase hex.
     pub sha256: String,
@@ -138,7 +141,7 @@ pub struct Pixels {
     pub rgb: Vec<u8>,
 }
 
-/// Makes the standard WebP of a PNG, JPEG or WebP source, and the `extra` renditions.
+/// Makes the standard WebP of a PNG, JPEG or WebP source, and the `extra` renditions, which say that they are of this `provenance`.
 ///
 /// CPU-bound, tens of milliseconds (an AVIF: hundreds): run it on the [`CpuPool`](cpu::CpuPool), whose idle threads then
 /// help with the extra renditions. The source is decoded once. Smaller renditions are scaled from the standard square, not from the source: it is the
@@ -146,18 +149,24 @@ pub struct Pixels {
 ///
 /// # Errors
 /// See [`RenderError`].
-pub fn render(source: &[u8], settings: &RenderSettings, extra: &[RenditionSpec]) -> Result<Rendered, RenderError> {
+pub fn render(
+    source: &[u8],
+    settings: &RenderSettings,
+    extra: &[RenditionSpec],
+    provenance: &Provenance,
+) -> Result<Rendered, RenderError> {
     let started = Instant::now();
+    let xmp = provenance.xmp();
     let pixels = decode::decode(source, settings.max_source_pixels)?;
     let decoded = Instant::now();
     let square = resize::to_square(pixels, STANDARD_SIDE)?;
     let thumbhash = placeholder::thumbhash(&square)?;
     let resized = Instant::now();
     let (rendition, extra) = if extra.is_empty() {
-        (rendition(&square, settings, RenditionSpec::STANDARD)?, Vec::new())
+        (rendition(&square, settings, RenditionSpec::STANDARD, &xmp)?, Vec::new())
     } else {
         let specs: Vec<RenditionSpec> = std::iter::once(RenditionSpec::STANDARD).chain(extra.iter().copied()).collect();
-        let mut made = cpu::in_parallel(&specs, |&spec| rendition(&square, settings, spec)).into_iter();
+        let mut made = cpu::in_parallel(&specs, |&spec| rendition(&square, settings, spec, &xmp)).into_iter();
         let standard = made.next().expect("one result for each spec")?;
         (standard, made.collect::<Result<_, _>>()?)
     };
@@ -171,11 +180,17 @@ pub fn render(source: &[u8], settings: &RenderSettings, extra: &[RenditionSpec])
     })
 }
 
-fn rendition(square: &Pixels, settings: &RenderSettings, spec: RenditionSpec) -> Result<Rendition, RenderError> {
+fn rendition(
+    square: &Pixels,
+    settings: &RenderSettings,
+    spec: RenditionSpec,
+    xmp: &str,
+) -> Result<Rendition, RenderError> {
     let smaller = if spec.side() == square.width { None } else { Some(resize::scaled(square, spec.side())?) };
     let pixels = smaller.as_ref().unwrap_or(square);
     let bytes = match spec.format() {
-        ImageFormat::Webp => encode::webp(pixels, settings.quality, settings.method)?,
+        ImageFormat::Webp => provenance::stamped(encode::webp(pixels, settings.quality, settings.method)?, xmp)?,
+        // Without: nothing kept writes the XMP item of an AVIF (docs/adr/0028).
         ImageFormat::Avif => encode::avif(pixels, settings.avif_quality, settings.avif_speed)?,
     };
     let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();

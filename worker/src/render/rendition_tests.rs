@@ -14,8 +14,11 @@ fn renditions(specs: &[(u32, ImageFormat)]) -> Vec<RenditionSpec> {
 fn renditions_are_the_standard_picture_in_other_sizes() {
     let source = scene(1536, 1024);
     let specs = renditions(&[(512, ImageFormat::Webp), (256, ImageFormat::Webp), (256, ImageFormat::Avif)]);
-    let made = render(&png_of(source.clone()), &RenderSettings::default(), &specs).unwrap();
-    assert_eq!(made.rendition, render(&png_of(source), &RenderSettings::default(), &[]).unwrap().rendition);
+    let made = render(&png_of(source.clone()), &RenderSettings::default(), &specs, &Provenance::default()).unwrap();
+    assert_eq!(
+        made.rendition,
+        render(&png_of(source), &RenderSettings::default(), &[], &Provenance::default()).unwrap().rendition
+    );
     assert_eq!(made.extra.iter().map(|rendition| rendition.spec).collect::<Vec<_>>(), specs);
     let standard = webp_pixels(&made.rendition.bytes);
     for rendition in &made.extra[..2] {
@@ -36,7 +39,8 @@ fn renditions_are_the_same_on_any_number_of_threads() {
     let specs = renditions(&[(256, ImageFormat::Webp), (256, ImageFormat::Avif), (512, ImageFormat::Webp)]);
     let on = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let made = pool.install(|| render(&source, &RenderSettings::default(), &specs)).unwrap();
+        let made =
+            pool.install(|| render(&source, &RenderSettings::default(), &specs, &Provenance::default())).unwrap();
         (made.rendition, made.extra, made.thumbhash)
     };
     assert_eq!(on(1), on(3));

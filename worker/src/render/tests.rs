@@ -17,7 +17,7 @@ pub(super) fn webp_pixels(webp: &[u8]) -> RgbImage {
 }
 
 fn rendered(source: &[u8]) -> RgbImage {
-    let rendered = render(source, &RenderSettings::default(), &[]).unwrap();
+    let rendered = render(source, &RenderSettings::default(), &[], &Provenance::default()).unwrap();
     let rendition = &rendered.rendition;
     assert_eq!(rendition.spec, RenditionSpec::STANDARD);
     let image = webp_pixels(&rendition.bytes);
@@ -180,7 +180,7 @@ fn the_webp_has_one_chunk_and_no_metadata() {
     encoder.add_text_chunk("prompt".into(), "a secret".into()).unwrap();
     encoder.write_header().unwrap().write_image_data(scene(64, 64).as_raw()).unwrap();
 
-    let bytes = render(&source, &RenderSettings::default(), &[]).unwrap().rendition.bytes;
+    let bytes = render(&source, &RenderSettings::default(), &[], &Provenance::default()).unwrap().rendition.bytes;
     assert_eq!((&bytes[..4], &bytes[8..12]), (b"RIFF".as_slice(), b"WEBP".as_slice()));
     let mut rest = &bytes[12..];
     let mut chunks = Vec::new();
@@ -189,13 +189,14 @@ fn the_webp_has_one_chunk_and_no_metadata() {
         chunks.push(header[..4].to_vec());
         rest = &body[size + size % 2..];
     }
-    assert_eq!(chunks, [b"VP8 "]);
+    assert_eq!(chunks, [b"VP8X", b"VP8 ", b"XMP "]);
+    assert!(!bytes.windows(8).any(|window| window == b"a secret"));
 }
 
 #[test]
 fn checksum_placeholder_and_settings_fit_the_bytes() {
     let source = png_of(scene(512, 512));
-    let default = render(&source, &RenderSettings::default(), &[]).unwrap();
+    let default = render(&source, &RenderSettings::default(), &[], &Provenance::default()).unwrap();
     let digits = default.rendition.sha256.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
     let sha256: Vec<_> = digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
     assert_eq!(sha256, Sha256::digest(&default.rendition.bytes).as_slice());
@@ -208,12 +209,12 @@ fn checksum_placeholder_and_settings_fit_the_bytes() {
     for (found, expected) in [(red, 0.5), (green, 0.35), (blue, 0.4), (alpha, 1.0)] {
         assert!((found - expected).abs() < 0.05, "{red} {green} {blue} {alpha}");
     }
-    let again = render(&source, &RenderSettings::default(), &[]).unwrap();
+    let again = render(&source, &RenderSettings::default(), &[], &Provenance::default()).unwrap();
     assert_eq!(again.rendition, default.rendition);
     for settings in
         [RenderSettings { quality: 20.0, ..Default::default() }, RenderSettings { method: 0, ..Default::default() }]
     {
-        assert_ne!(render(&source, &settings, &[]).unwrap().rendition, default.rendition);
+        assert_ne!(render(&source, &settings, &[], &Provenance::default()).unwrap().rendition, default.rendition);
     }
 }
 
@@ -230,13 +231,13 @@ fn sources_that_are_no_picture_are_named() {
         b"RIFF",
         animated,
     ] {
-        let error = render(source, &RenderSettings::default(), &[]).unwrap_err();
+        let error = render(source, &RenderSettings::default(), &[], &Provenance::default()).unwrap_err();
         assert!(matches!(error, RenderError::Undecodable(_)), "{error}");
         assert!(error.is_source_at_fault());
         assert_eq!(JobError::from(error).kind, Kind::SourceUndecodable);
     }
     let long = vec![0; MAX_SOURCE_BYTES + 1];
-    let text = render(&long, &RenderSettings::default(), &[]).unwrap_err().to_string();
+    let text = render(&long, &RenderSettings::default(), &[], &Provenance::default()).unwrap_err().to_string();
     assert_eq!(text, "source cannot be decoded: it has 25000001 bytes, at most 25000000 are read");
     assert_eq!(JobError::from(RenderError::Encode("x".into())).kind, Kind::RenderFailed);
 }
@@ -270,31 +271,34 @@ fn more_pixels_than_allowed_are_refused_by_the_header_alone() {
     png[16..24].copy_from_slice(&[60_000_u32.to_be_bytes(), 60_000_u32.to_be_bytes()].concat());
     let crc = crc32(&png[12..29]);
     png[29..33].copy_from_slice(&crc.to_be_bytes());
-    assert_eq!(render(&png, &settings, &[]), too_large(60_000, 60_000));
+    assert_eq!(render(&png, &settings, &[], &Provenance::default()), too_large(60_000, 60_000));
 
     let mut jpeg = jpeg_of(&scene(8, 8), None);
     let frame = jpeg.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
     jpeg[frame + 5..frame + 9].fill(0xff);
-    assert_eq!(render(&jpeg, &settings, &[]), too_large(65_535, 65_535));
+    assert_eq!(render(&jpeg, &settings, &[], &Provenance::default()), too_large(65_535, 65_535));
 
     let mut webp = webp::Encoder::from_rgb(scene(8, 8).as_raw(), 8, 8).encode_simple(false, 80.0).unwrap().to_vec();
     webp[26..30].fill(0xff);
-    assert_eq!(render(&webp, &settings, &[]), too_large(16_383, 16_383));
+    assert_eq!(render(&webp, &settings, &[], &Provenance::default()), too_large(16_383, 16_383));
 
     // A large frame on a small canvas: the canvas alone would pass.
     let frame = webp.split_off(12);
     webp.extend(b"VP8X\x0a\0\0\0\0\0\0\0\x07\0\0\x07\0\0");
     webp.extend(frame);
-    assert_eq!(render(&webp, &settings, &[]), too_large(16_383, 16_383));
+    assert_eq!(render(&webp, &settings, &[], &Provenance::default()), too_large(16_383, 16_383));
 }
 
 #[test]
 fn the_size_is_checked_where_nothing_is_resized() {
     let source = png_of(scene(1024, 1024));
     let settings = RenderSettings { max_source_pixels: 1024 * 1024 - 1, ..Default::default() };
-    assert_eq!(render(&source, &settings, &[]), Err(RenderError::TooLarge { width: 1024, height: 1024 }));
+    assert_eq!(
+        render(&source, &settings, &[], &Provenance::default()),
+        Err(RenderError::TooLarge { width: 1024, height: 1024 })
+    );
     let settings = RenderSettings { max_source_pixels: 1024 * 1024, ..Default::default() };
-    assert!(render(&source, &settings, &[]).is_ok());
+    assert!(render(&source, &settings, &[], &Provenance::default()).is_ok());
 }
 
 #[test]

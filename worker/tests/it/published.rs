@@ -23,6 +23,12 @@ async fn a_job_becomes_a_picture_and_a_record() {
     let source = record.source.unwrap();
     assert_eq!((source.model.as_str(), source.generation), ("scripted", 1));
     assert_eq!(source.seed, job.model_seed(u32::MAX));
+    let file = String::from_utf8_lossy(&webp).into_owned();
+    let made_at = format!("<xmp:CreateDate>{}<", source.made_at.unwrap());
+    for said in ["digitalsourcetype/trainedAlgorithmicMedia", "<Iptc4xmpExt:AISystemUsed>scripted<", &made_at] {
+        assert!(file.contains(said), "the picture does not say {said}");
+    }
+    assert!(!file.contains("red fox"), "the prompt is in the picture");
     assert!(record.timings.upload_seconds.is_some() && record.timings.render_seconds.is_some());
     assert_eq!(world.model.paid("a red fox"), 1);
     assert_eq!(worker.stop().await, Drained::Clean);
@@ -39,6 +45,21 @@ async fn a_client_sees_each_state_in_order_and_the_image_before_its_url() {
     let states: Vec<_> = world.store.history().iter().map(|record| record.status).collect();
     assert_eq!(states, [Status::Generating, Status::Processing, Status::Succeeded]);
     assert!(world.store.history().iter().all(|record| record.image.is_some() == (record.status == Status::Succeeded)));
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alternative_text_is_in_the_record_as_it_was_sent_and_not_in_the_picture() {
+    let world = World::new();
+    let worker = world.start();
+    let mut job = world.job("a red fox");
+    job.spec = job.spec.with_alt_text(Some("Ein Fuchs – 狐 – im \"Schnee\"".into())).unwrap();
+    world.queue.send(job.encode());
+    let record = world.status(&job, Status::Succeeded).await;
+    world.settled().await;
+    assert_eq!(record.alt_text.as_deref(), job.spec.alt_text());
+    // An immutable file could never get another text.
+    assert!(!String::from_utf8_lossy(&world.store.image(&job.id).unwrap()).contains("Schnee"));
     worker.stop().await;
 }
 

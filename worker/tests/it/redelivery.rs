@@ -115,7 +115,8 @@ fn killed_in_a_call(world: &World, job: &job::Job, message_id: &str, paying_for:
 fn killed_after_paying(world: &World, job: &job::Job, message_id: &str) {
     killed_in_a_call(world, job, message_id, 100);
     let bytes = picture(7);
-    let info = SourceInfo { model: "scripted".into(), seed: 7, bytes: bytes.len() as u64, generation: 1 };
+    let info =
+        SourceInfo { model: "scripted".into(), seed: 7, bytes: bytes.len() as u64, generation: 1, made_at: None };
     world.store.put_source(job.id, Source { bytes, info });
 }
 

@@ -51,6 +51,7 @@ fn source(generation: u32, bytes: &'static [u8]) -> Source {
         seed: 4_294_967_295,
         bytes: bytes.len() as u64,
         generation,
+        made_at: Some("2026-11-26T09:30:00.125Z".parse().unwrap()),
     };
     Source { bytes: Bytes::from_static(bytes), info }
 }

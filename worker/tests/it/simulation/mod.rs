@@ -69,6 +69,7 @@ impl Occupant {
             queue: Arc::new(SimulatedQueue(Arc::clone(&process))),
             store: Arc::new(SimulatedStore(Arc::clone(&process))),
             generator: Arc::new(SimulatedGenerator(Arc::clone(&process))),
+            fallback: None,
             pause: Followed::default(),
             clock: process.clock(),
         };

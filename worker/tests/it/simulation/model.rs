@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 use worker::error::{JobError, Kind};
 use worker::generate::{GenerateRequest, Generator, SourceImage};
-use worker::render::{RenderError, Rendered, Rendition};
+use worker::render::{Provenance, RenderError, Rendered, Rendition};
 use worker::renderer::Renderer;
 
 use super::plan::Service;
@@ -231,7 +231,12 @@ pub struct SimulatedRenderer(pub Arc<Process>);
 
 #[async_trait]
 impl Renderer for SimulatedRenderer {
-    async fn render(&self, source: Bytes, _: &[RenditionSpec]) -> Result<Result<Rendered, RenderError>, JobError> {
+    async fn render(
+        &self,
+        source: Bytes,
+        _: &[RenditionSpec],
+        _: &Provenance,
+    ) -> Result<Result<Rendered, RenderError>, JobError> {
         let world = &self.0.world;
         self.0.works_for(world.delay(20..400)).await;
         if world.coin(world.odds().panic) {

@@ -25,6 +25,7 @@ pub enum Answer {
 
 #[derive(Default)]
 pub struct ScriptedGenerator {
+    name: Option<&'static str>,
     state: Mutex<State>,
 }
 
@@ -41,6 +42,11 @@ struct State {
 }
 
 impl ScriptedGenerator {
+    /// Makes a model of this id; the default one is `scripted`.
+    pub fn named(name: &'static str) -> Self {
+        Self { name: Some(name), ..Self::default() }
+    }
+
     /// Answers calls for `prompt` in this order, then with pictures.
     pub fn script(&self, prompt: &str, answers: impl IntoIterator<Item = Answer>) {
         self.state().script.entry(prompt.to_owned()).or_default().extend(answers);
@@ -124,7 +130,7 @@ impl Generator for ScriptedGenerator {
     }
 
     fn model_id(&self) -> &str {
-        "scripted"
+        self.name.unwrap_or("scripted")
     }
 
     fn max_seed(&self) -> u32 {

@@ -61,6 +61,7 @@ impl Site {
             ("AWS_ENDPOINT_URL_SQS", self.sqs.url()),
             ("AWS_ENDPOINT_URL_S3", self.s3.url()),
             ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", format!("http://{}", self.bedrock.local_addr())),
+            ("AWS_ENDPOINT_URL_BEDROCK", format!("http://{}", self.bedrock.local_addr())),
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID.to_owned()),
             ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY.to_owned()),
             ("AWS_REGION", REGION.to_owned()),

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use worker::app::{Ports, Worker};
 use worker::consumer::Drained;
+use worker::generate::Generator;
 use worker::pipeline::Clock;
 use worker::settings::Settings;
 
@@ -27,6 +28,7 @@ pub struct World {
     pub queue: Arc<MemoryQueue>,
     pub store: Arc<MemoryStore>,
     pub model: Arc<ScriptedGenerator>,
+    fallback: Option<Arc<ScriptedGenerator>>,
     pub pause: Followed<Option<Pause>>,
     clock: Clock,
     driver: Arc<TimeDriver>,
@@ -73,10 +75,17 @@ impl World {
             queue: Arc::new(MemoryQueue::new(LEASE, Duration::from_secs(5), MAX_RECEIVE_COUNT)),
             store: Arc::default(),
             model: Arc::default(),
+            fallback: None,
             pause: Followed::default(),
             clock,
             driver: TimeDriver::start(),
         }
+    }
+
+    /// Makes one with a second model, `second`, that stands in for the first.
+    pub fn with_fallback() -> (Self, Arc<ScriptedGenerator>) {
+        let second = Arc::new(ScriptedGenerator::named("second"));
+        (Self { fallback: Some(second.clone()), ..Self::new() }, second)
     }
 
     pub fn now(&self) -> Timestamp {
@@ -112,6 +121,7 @@ impl World {
             queue: self.queue.clone(),
             store: self.store.clone(),
             generator: self.model.clone(),
+            fallback: self.fallback.clone().map(|second| second as Arc<dyn Generator>),
             pause: self.pause.clone(),
             clock: self.clock.clone(),
         };

@@ -70,6 +70,11 @@ impl WorkerProcess {
         lines.iter().any(|line| line["message"].as_str().is_some_and(|text| text.contains(message)))
     }
 
+    /// Returns what it has logged so far.
+    pub fn lines(&self) -> Vec<Value> {
+        self.lines.borrow().clone()
+    }
+
     /// Returns the body of a page of the admin port.
     pub async fn admin(&self, path: &str) -> String {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
