@@ -9,6 +9,7 @@ use super::fault::Fault;
 use super::fault_plan::{FaultPlan, InvalidFaultPlan};
 use super::latency::Latency;
 use super::picture::Detail;
+use super::quota::QuotaCount;
 use super::{BedrockOptions, DEFAULT_CACHE_BYTES};
 
 /// Settings of `cargo dev bedrock`.
@@ -26,6 +27,9 @@ pub struct BedrockArgs {
     /// Enforced quota; more calls get `ThrottlingException`.
     #[arg(long, env = "BEDROCK_STANDIN_REQUESTS_PER_MINUTE", value_name = "N")]
     pub requests_per_minute: Option<NonZeroU32>,
+    /// How the quota is counted.
+    #[arg(long, default_value = "bucket", value_enum, value_name = "COUNT")]
+    pub quota_count: QuotaCount,
     /// Share of calls that get a fault, such as `throttle=0.1`. May be given several times.
     #[arg(long = "fault", value_name = "FAULT=SHARE", value_parser = fault_rate)]
     pub faults: Vec<(Fault, f64)>,
@@ -53,6 +57,7 @@ impl BedrockArgs {
             detail: self.detail,
             faults,
             requests_per_minute: self.requests_per_minute,
+            quota_count: self.quota_count,
             cache_bytes: self.cache_bytes,
             painters: self.painters,
         })
