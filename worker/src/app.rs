@@ -1,5 +1,6 @@
 //! `Worker`: the parts put together, with every adapter handed in.
 
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use jiff::{Timestamp, Unit};
@@ -18,6 +19,7 @@ use crate::lease::Terms;
 use crate::limiter::Limiter;
 use crate::pipeline::{Clock, Pipeline, render_gate};
 use crate::queue::JobQueue;
+use crate::quota::{Governor, TimetableStore};
 use crate::renderer::{CpuRenderer, Renderer};
 use crate::settings::Settings;
 use crate::slots::Slots;
@@ -31,6 +33,8 @@ pub struct Ports {
     pub generator: Arc<dyn Generator>,
     /// Whether operators have paused generation.
     pub pause: Followed<Option<Pause>>,
+    /// Where the fleet shares the model's quota, if it is told one.
+    pub timetable: Option<Arc<dyn TimetableStore>>,
     pub clock: Clock,
 }
 
@@ -58,7 +62,13 @@ impl Worker {
     ) -> Consumer {
         let tasks = TaskTracker::new();
         let aborting = CancellationToken::new();
-        let limiter = Arc::new(Limiter::default());
+        let per_minute = settings.model_requests_per_minute;
+        let governor = ports.timetable.filter(|_| per_minute > 0).map(|store| {
+            // Names of processes differ.
+            let seed = BuildHasherDefault::<DefaultHasher>::default().hash_one((worker_name(), (ports.clock)()));
+            Governor::new(store, Arc::clone(&ports.clock), per_minute, seed)
+        });
+        let limiter = Arc::new(Limiter::governed(governor));
         let circuit = Circuit::new(readiness.clone());
         let sources = SourceMaker {
             store: Arc::clone(&ports.store),

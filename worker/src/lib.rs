@@ -12,6 +12,7 @@ pub mod pipeline;
 pub mod claim;
 pub mod source;
 pub mod limiter;
+pub mod quota;
 pub mod circuit;
 pub mod cpu;
 pub mod render;

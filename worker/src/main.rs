@@ -17,6 +17,7 @@ use worker::generate::bedrock::{self, BedrockGenerator};
 use worker::lifecycle::{InstanceMetadata, TerminationHook};
 use worker::metrics;
 use worker::queue::SqsQueue;
+use worker::quota::TimetableStore;
 use worker::reconcile;
 use worker::settings::Settings;
 use worker::store::{ObjectStore, S3Store, read_pauses};
@@ -86,11 +87,13 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
             settings.bedrock_output_format,
         )?),
         pause: pause.clone(),
+        timetable: Some(Arc::clone(&store) as Arc<dyn TimetableStore>),
         clock: system_clock(),
     };
     let worker = Worker::new(&settings, ports, readiness.clone(), stopping.clone());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %admin_addr, slots = settings.worker_slots,
-        cpu_threads = settings.threads(), model = %settings.bedrock_model_id, "worker started");
+        cpu_threads = settings.threads(),
+        model_requests_per_minute = settings.model_requests_per_minute, model = %settings.bedrock_model_id, "worker started");
 
     let metadata = settings.lifecycle.ec2_lifecycle.then(InstanceMetadata::default);
     let ended_early = match &metadata {

@@ -70,6 +70,7 @@ impl Occupant {
             store: Arc::new(SimulatedStore(Arc::clone(&process))),
             generator: Arc::new(SimulatedGenerator(Arc::clone(&process))),
             pause: Followed::default(),
+            timetable: None,
             clock: process.clock(),
         };
         let stopping = CancellationToken::new();

@@ -113,6 +113,7 @@ impl World {
             store: self.store.clone(),
             generator: self.model.clone(),
             pause: self.pause.clone(),
+            timetable: Some(self.store.clone()),
             clock: self.clock.clone(),
         };
         let (readiness, stopping) = (Readiness::default(), CancellationToken::new());
