@@ -49,8 +49,6 @@ pub trait TimetableStore: Send + Sync + 'static {
 const LATE: Duration = Duration::from_millis(500);
 /// Longest read or write of the timetable: calls wait for it.
 const STORE_PATIENCE: Duration = Duration::from_secs(3);
-/// A departure is taken for the time at which the write has ended, but no further ahead than this.
-const MAX_LEAD: Duration = Duration::from_secs(1);
 /// Two that write at once meet at their next try with this much between them, times the tries so far.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(100);
 /// So many lost writes in a row, and the store is as good as gone.
@@ -77,7 +75,7 @@ pub struct Governor {
     in_hand: VecDeque<Instant>,
     /// Departures used, those of the last minute.
     used: VecDeque<Instant>,
-    /// How long the last write took.
+    /// How long the last write took: departures are taken for when the next one has ended.
     lead: Duration,
     alone: Option<Alone>,
 }
@@ -167,7 +165,7 @@ impl Governor {
             match in_time("written", self.store.write_timetable(body, version.as_ref())).await {
                 Ok(()) => {
                     metrics::quota_take("taken");
-                    self.lead = began.elapsed().min(MAX_LEAD);
+                    self.lead = began.elapsed();
                     self.in_hand.extend(departures.iter().map(|&at| began + until(at, base)));
                     return Ok(());
                 }
