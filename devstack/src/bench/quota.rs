@@ -262,12 +262,12 @@ mod tests {
 
     #[test]
     fn throttled_calls_are_counted_and_limited() {
-        let report = report(1);
-        assert_eq!((report.shared.calls, report.shared.throttled, report.shared.unused), (180, 1, 1));
-        assert_eq!((report.alone.throttled_percent, report.alone.utilisation_percent), (25.0, 75.0));
-        assert_eq!((report.alone.store_writes_per_hour, report.alone.store_reads_per_hour), (300.0, 600.0));
-        assert!(report.passed());
-        assert!(!super::tests::report(2).passed());
+        let told = report(1);
+        assert_eq!((told.shared.calls, told.shared.throttled, told.shared.unused), (180, 1, 1));
+        assert_eq!((told.alone.throttled_percent, told.alone.utilisation_percent), (25.0, 75.0));
+        assert_eq!((told.alone.store_writes_per_hour, told.alone.store_reads_per_hour), (300.0, 600.0));
+        assert!(told.passed());
+        assert!(!report(2).passed());
     }
 
     #[test]
