@@ -122,6 +122,12 @@ resource "aws_iam_role_policy" "worker" {
         Resource = "${aws_s3_bucket.images.arn}/control/pause.json"
       },
       {
+        Sid      = "ShareTheModelsQuota"
+        Effect   = "Allow"
+        Action   = ["s3:GetObject", "s3:PutObject"]
+        Resource = "${aws_s3_bucket.images.arn}/control/model-quota.json"
+      },
+      {
         Sid      = "KeepTheReconcilersLedger"
         Effect   = "Allow"
         Action   = ["s3:GetObject", "s3:PutObject"]

@@ -192,7 +192,7 @@ resource "aws_cloudwatch_metric_alarm" "upload_failures" {
 
 resource "aws_cloudwatch_metric_alarm" "fleet_at_maximum" {
   alarm_name          = "${var.name}-fleet-at-maximum"
-  alarm_description   = "All workers have been running for 15 minutes and jobs still wait: raise the model's quota, then worker_max_size."
+  alarm_description   = "All workers have been running for 15 minutes and jobs still wait: raise the model's quota, then model_requests_per_minute."
   comparison_operator = "GreaterThanOrEqualToThreshold"
   threshold           = 1
   evaluation_periods  = 15
@@ -228,7 +228,7 @@ resource "aws_cloudwatch_metric_alarm" "fleet_at_maximum" {
   metric_query {
     id          = "stuck"
     label       = "1 while the whole fleet runs and jobs wait"
-    expression  = "IF(inservice >= ${var.worker_max_size} AND visible > 0, 1, 0)"
+    expression  = "IF(inservice >= ${local.worker_max_size} AND visible > 0, 1, 0)"
     return_data = true
   }
 }

@@ -17,8 +17,12 @@
 # timer image-queue-touch on the API instances (templates/) keeps the queue active, for no worker may be there.
 
 locals {
+  # The calls that the quota lets be in flight, and half as many jobs beside them that are read, rendered and written.
+  slots_within_quota = max(4, ceil(1.5 * var.model_requests_per_minute * var.model_seconds_per_call / 60))
+  worker_max_size    = coalesce(var.worker_max_size, min(500, max(1, floor(local.slots_within_quota / var.worker_slots))))
+
   # A policy may have 20 steps; larger fleets grow by several workers a step.
-  scaling_steps = [for step in range(1, min(var.worker_max_size, 20) + 1) : ceil(step * var.worker_max_size / min(var.worker_max_size, 20))]
+  scaling_steps = [for step in range(1, min(local.worker_max_size, 20) + 1) : ceil(step * local.worker_max_size / min(local.worker_max_size, 20))]
 
   # One step for each size the fleet may have: (size before, size].
   scaling_intervals = [

@@ -172,7 +172,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "images" {
     }
   }
 
-  # The reconciler's ledger is written with each pass. Nothing under audit/ is ever deleted.
+  # The reconciler's ledger is written with each pass, the timetable of the model's quota for every few calls. Nothing under audit/ is ever deleted.
   rule {
     id     = "control"
     status = "Enabled"

@@ -77,13 +77,13 @@ variable "bedrock_region" {
 }
 
 variable "model_requests_per_minute" {
-  description = "Quota of the model for the whole account: aws service-quotas list-service-quotas --service-code bedrock."
+  description = "Quota of the model for the whole account: aws service-quotas list-service-quotas --service-code bedrock. The workers share it, and their number follows it. Less, where something else in the account calls the model."
   type        = number
   default     = 90
 
   validation {
-    condition     = var.model_requests_per_minute >= 1
-    error_message = "model_requests_per_minute must be 1 or more."
+    condition     = var.model_requests_per_minute >= 1 && var.model_requests_per_minute <= 100000 && floor(var.model_requests_per_minute) == var.model_requests_per_minute
+    error_message = "model_requests_per_minute must be a whole number, 1 to 100000."
   }
 }
 
@@ -199,23 +199,23 @@ variable "worker_min_size" {
   default     = 0
 
   validation {
-    condition     = var.worker_min_size >= 0 && var.worker_min_size <= var.worker_max_size && floor(var.worker_min_size) == var.worker_min_size
+    condition     = var.worker_min_size >= 0 && var.worker_min_size <= local.worker_max_size && floor(var.worker_min_size) == var.worker_min_size
     error_message = "worker_min_size must be a whole number, 0 to worker_max_size."
   }
 }
 
 variable "worker_max_size" {
-  description = "Most workers. Bounded by the model's quota: more would only be throttled."
+  description = "Most workers. Unset, as many as the model's quota keeps busy: model_requests_per_minute is the one number to change."
   type        = number
-  default     = 3
+  default     = null
 
   validation {
-    condition     = var.worker_max_size >= 1 && var.worker_max_size <= 500 && floor(var.worker_max_size) == var.worker_max_size
+    condition     = var.worker_max_size == null ? true : var.worker_max_size >= 1 && var.worker_max_size <= 500 && floor(var.worker_max_size) == var.worker_max_size
     error_message = "worker_max_size must be a whole number, 1 to 500."
   }
 
   validation {
-    condition     = var.worker_max_size * var.worker_slots <= max(4, ceil(1.5 * var.model_requests_per_minute * var.model_seconds_per_call / 60))
+    condition     = coalesce(var.worker_max_size, 1) * var.worker_slots <= local.slots_within_quota
     error_message = "worker_max_size * worker_slots must be at most 1.5 * model_requests_per_minute * model_seconds_per_call / 60 (or 4, whatever the quota), the calls that the quota lets be in flight and half as many jobs beside them: more workers make throttling worse. Raise the quota first."
   }
 }

@@ -3,25 +3,26 @@
 locals {
   # What the launch template puts into the worker's EnvironmentFile, and the output worker_environment.
   worker_environment = {
-    AWS_REGION              = var.region
-    SQS_QUEUE_URL           = aws_sqs_queue.jobs.url
-    S3_BUCKET_NAME          = aws_s3_bucket.images.bucket
-    DEAD_LETTER_QUEUE_URL   = aws_sqs_queue.jobs_dead_letter.url
-    QUEUE_RETENTION_DAYS    = tostring(var.queue_retention_days)
-    BEDROCK_MODEL_ID        = var.bedrock_model_id
-    BEDROCK_REGION          = var.bedrock_region
-    WORKER_SLOTS            = tostring(var.worker_slots)
-    LEASE_SECONDS           = tostring(var.queue_visibility_timeout_seconds)
-    MAX_RECEIVE_COUNT       = tostring(var.queue_max_receive_count)
-    RECEIVE_WAIT_SECONDS    = tostring(var.receive_wait_seconds)
-    MODEL_TIMEOUT_SECONDS   = tostring(var.model_timeout_seconds)
-    ATTEMPT_TIMEOUT_SECONDS = tostring(var.attempt_timeout_seconds)
-    SHUTDOWN_GRACE_SECONDS  = tostring(var.worker_shutdown_grace_seconds)
-    EC2_LIFECYCLE           = "true"
-    AUTOSCALING_GROUP_NAME  = local.worker_group_name
-    LIFECYCLE_HOOK_NAME     = local.worker_hook_name
-    ADMIN_ADDR              = "127.0.0.1:${local.admin_port}"
-    LOG_FORMAT              = "json"
+    AWS_REGION                = var.region
+    SQS_QUEUE_URL             = aws_sqs_queue.jobs.url
+    S3_BUCKET_NAME            = aws_s3_bucket.images.bucket
+    DEAD_LETTER_QUEUE_URL     = aws_sqs_queue.jobs_dead_letter.url
+    QUEUE_RETENTION_DAYS      = tostring(var.queue_retention_days)
+    BEDROCK_MODEL_ID          = var.bedrock_model_id
+    BEDROCK_REGION            = var.bedrock_region
+    WORKER_SLOTS              = tostring(var.worker_slots)
+    MODEL_REQUESTS_PER_MINUTE = tostring(var.model_requests_per_minute)
+    LEASE_SECONDS             = tostring(var.queue_visibility_timeout_seconds)
+    MAX_RECEIVE_COUNT         = tostring(var.queue_max_receive_count)
+    RECEIVE_WAIT_SECONDS      = tostring(var.receive_wait_seconds)
+    MODEL_TIMEOUT_SECONDS     = tostring(var.model_timeout_seconds)
+    ATTEMPT_TIMEOUT_SECONDS   = tostring(var.attempt_timeout_seconds)
+    SHUTDOWN_GRACE_SECONDS    = tostring(var.worker_shutdown_grace_seconds)
+    EC2_LIFECYCLE             = "true"
+    AUTOSCALING_GROUP_NAME    = local.worker_group_name
+    LIFECYCLE_HOOK_NAME       = local.worker_hook_name
+    ADMIN_ADDR                = "127.0.0.1:${local.admin_port}"
+    LOG_FORMAT                = "json"
   }
 
   worker_user_data = templatefile("${path.module}/templates/user_data.sh.tftpl", {
@@ -96,7 +97,7 @@ resource "aws_launch_template" "worker" {
 resource "aws_autoscaling_group" "worker" {
   name                = local.worker_group_name
   min_size            = var.worker_min_size
-  max_size            = var.worker_max_size
+  max_size            = local.worker_max_size
   vpc_zone_identifier = local.instance_subnet_ids
   # It asks whether the instance runs, so one whose boot failed shuts itself down (templates/user_data.sh.tftpl).
   health_check_type = "EC2"

@@ -67,6 +67,7 @@ run "roles" {
       LookAtDeadLetters        = ["sqs:ChangeMessageVisibility", "sqs:ReceiveMessage"]
       PublishImages            = ["s3:PutObject", "s3:PutObjectTagging"]
       ReadPauses               = ["s3:GetObject"]
+      ShareTheModelsQuota      = ["s3:GetObject", "s3:PutObject"]
       ShipLogsAndMetrics       = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
       TellMissingFromForbidden = ["s3:ListBucket"]
       WatchTheModel            = ["bedrock:GetFoundationModel"]
@@ -100,9 +101,10 @@ run "roles" {
   }
 
   assert {
-    condition = jsonencode([for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Resource if contains(["KeepTheReconcilersLedger", "LookAtDeadLetters", "ReadPauses"], statement.Sid)]) == jsonencode([
+    condition = jsonencode([for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Resource if contains(["KeepTheReconcilersLedger", "LookAtDeadLetters", "ReadPauses", "ShareTheModelsQuota"], statement.Sid)]) == jsonencode([
       "arn:aws:sqs:ap-south-1:111111111111:image-pipeline-jobs-dead-letter",
       "arn:aws:s3:::images-bucket/control/pause.json",
+      "arn:aws:s3:::images-bucket/control/model-quota.json",
       "arn:aws:s3:::images-bucket/control/reconcile.json",
     ])
     error_message = "control: a worker looks at dead letters without deleting them, and cannot pause the fleet."

@@ -154,6 +154,22 @@ run "scaling" {
     condition     = aws_autoscaling_group.worker.max_size * var.worker_slots <= ceil(1.5 * var.model_requests_per_minute * var.model_seconds_per_call / 60)
     error_message = "max_within_quota: workers beyond the model's quota are throttled."
   }
+
+  assert {
+    condition     = aws_autoscaling_group.worker.max_size == 3 && output.worker_environment.MODEL_REQUESTS_PER_MINUTE == "90"
+    error_message = "max_follows_quota: 90 requests a minute keep three workers busy, and the workers must be told what they share."
+  }
+}
+
+run "the_largest_size_follows_the_quota" {
+  variables {
+    model_requests_per_minute = 600
+  }
+
+  assert {
+    condition     = aws_autoscaling_group.worker.max_size == 18 && max([for step in aws_autoscaling_policy.workers_out.step_adjustment : step.scaling_adjustment]...) == 18
+    error_message = "max_follows_quota: 600 requests a minute of 5 s are 75 slots, 18 workers of 4."
+  }
 }
 
 run "a_large_fleet_has_twenty_steps" {

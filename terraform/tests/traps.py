@@ -36,7 +36,7 @@ TRAPS = [
     ("scaling.tf", "datapoints_to_alarm = var.worker_scale_in_minutes", "datapoints_to_alarm = 1", "scaling", "slow_in"),
     ("scaling.tf", "scaling_adjustment          = max(step_adjustment.value.size, var.worker_min_size)", "scaling_adjustment          = step_adjustment.value.above", "scaling", "steps_in"),
     ("scaling.tf", 'treat_missing_data  = "notBreaching"', 'treat_missing_data  = "breaching"', "scaling", "missing_is_nothing"),
-    ("worker.tf", "max_size            = var.worker_max_size", "max_size            = 10", "scaling", "max_within_quota"),
+    ("worker.tf", "max_size            = local.worker_max_size", "max_size            = 10", "scaling", "max_within_quota"),
     ("variables_pipeline.tf", "default     = 0\n", "default     = 1\n", "scaling", "to_zero"),
     # ---- storage and delivery
     ("storage.tf", 'storage_class = "GLACIER_IR"', 'storage_class = "GLACIER"', "delivery", "delivery_from_glacier"),

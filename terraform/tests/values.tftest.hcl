@@ -239,6 +239,16 @@ run "a_name_of_internal_load_balancers" {
   expect_failures = [var.name]
 }
 
+run "a_quota_in_fractions" {
+  command = plan
+
+  variables {
+    model_requests_per_minute = 90.5
+  }
+
+  expect_failures = [var.model_requests_per_minute]
+}
+
 # What is at the edge works: the smallest range, a domain, one worker on the smallest quota.
 run "values_at_the_edge" {
   command = plan
@@ -248,8 +258,12 @@ run "values_at_the_edge" {
     custom_domain_name        = "images.example.com"
     acm_certificate_arn       = "arn:aws:acm:us-east-1:111111111111:certificate/c"
     model_requests_per_minute = 1
-    worker_max_size           = 1
     worker_on_demand_base     = 0
+  }
+
+  assert {
+    condition     = aws_autoscaling_group.worker.max_size == 1
+    error_message = "one_worker: the smallest quota keeps one."
   }
 
   assert {

@@ -1,5 +1,6 @@
 //! `Worker`: the parts put together, with every adapter handed in.
 
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use jiff::{Timestamp, Unit};
@@ -18,6 +19,7 @@ use crate::lease::Terms;
 use crate::models::Models;
 use crate::pipeline::{Clock, Pipeline, render_gate};
 use crate::queue::JobQueue;
+use crate::quota::{Governor, TimetableStore};
 use crate::renderer::{CpuRenderer, Renderer};
 use crate::settings::Settings;
 use crate::slots::Slots;
@@ -33,6 +35,8 @@ pub struct Ports {
     pub fallback: Option<Arc<dyn Generator>>,
     /// Whether operators have paused generation.
     pub pause: Followed<Option<Pause>>,
+    /// Where the fleet shares the model's quota, if it is told one.
+    pub timetable: Option<Arc<dyn TimetableStore>>,
     pub clock: Clock,
 }
 
@@ -60,7 +64,13 @@ impl Worker {
     ) -> Consumer {
         let tasks = TaskTracker::new();
         let aborting = CancellationToken::new();
-        let models = Models::new(ports.generator, ports.fallback);
+        let per_minute = settings.model_requests_per_minute;
+        let governor = ports.timetable.filter(|_| per_minute > 0).map(|store| {
+            // Names of processes differ.
+            let seed = BuildHasherDefault::<DefaultHasher>::default().hash_one((worker_name(), (ports.clock)()));
+            Governor::new(store, Arc::clone(&ports.clock), per_minute, seed)
+        });
+        let models = Models::new(ports.generator, governor, ports.fallback);
         let circuit = Circuit::new(readiness.clone());
         let sources = SourceMaker {
             store: Arc::clone(&ports.store),

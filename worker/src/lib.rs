@@ -13,6 +13,7 @@ pub mod claim;
 pub mod source;
 pub mod models;
 pub mod limiter;
+pub mod quota;
 pub mod circuit;
 pub mod cpu;
 pub mod render;

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::metrics;
+use crate::quota::Governor;
 
 /// Slowest pace: one call in 20 s still notices that the quota is back.
 const MIN_RATE: f64 = 0.05;
@@ -24,11 +25,11 @@ const MAX_PAUSE: Duration = Duration::from_secs(20);
 /// So long without a throttle, and the limit is off again.
 const FORGET_AFTER: Duration = Duration::from_secs(300);
 
-/// Paces calls to the model. Off until the first throttle.
+/// Paces calls to the model. Off until the first throttle, but for the fleet's governor if there is one.
 #[derive(Debug)]
 pub struct Limiter {
-    /// Fair queue: the holder is the next to call.
-    turn: tokio::sync::Mutex<()>,
+    /// Fair queue: the holder is the next to call, and waits for the governor.
+    turn: tokio::sync::Mutex<Option<Governor>>,
     state: Mutex<State>,
     waiting: AtomicUsize,
     fewer_waiting: Notify,
@@ -52,6 +53,13 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 impl Default for Limiter {
     fn default() -> Self {
+        Self::governed(None)
+    }
+}
+
+impl Limiter {
+    /// Makes one whose calls keep to what all processes share, where there is something to share.
+    pub fn governed(governor: Option<Governor>) -> Self {
         let now = Instant::now();
         let state = State {
             rate: f64::INFINITY,
@@ -63,31 +71,34 @@ impl Default for Limiter {
             window_calls: 0.0,
         };
         Self {
-            turn: tokio::sync::Mutex::default(),
+            turn: tokio::sync::Mutex::new(governor),
             state: Mutex::new(state),
             waiting: AtomicUsize::new(0),
             fewer_waiting: Notify::new(),
         }
     }
-}
 
-impl Limiter {
     /// Waits until a call may be made. In order of arrival; safe to drop while it waits.
     pub async fn acquire(&self) {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let _counted = Waiting(self);
-        let _turn = self.turn.lock().await;
+        let mut turn = self.turn.lock().await;
         loop {
+            let next_call = self.state().next_call;
+            if Instant::now() < next_call {
+                tokio::time::sleep_until(next_call).await;
+                continue;
+            }
+            if let Some(governor) = turn.as_mut() {
+                governor.departure(|| self.waiting.load(Ordering::SeqCst)).await;
+            }
             let now = Instant::now();
-            let next_call = {
-                let mut state = self.state();
-                if state.next_call <= now {
-                    state.let_through(now);
-                    return;
-                }
-                state.next_call
-            };
-            tokio::time::sleep_until(next_call).await;
+            let mut state = self.state();
+            // Unless a throttle came meanwhile.
+            if state.next_call <= now {
+                state.let_through(now);
+                return;
+            }
         }
     }
 

@@ -18,6 +18,7 @@ use worker::lifecycle::{InstanceMetadata, TerminationHook};
 use worker::metrics;
 use worker::model_life::{ModelRegister, READ_EVERY, Standing};
 use worker::queue::SqsQueue;
+use worker::quota::TimetableStore;
 use worker::reconcile;
 use worker::settings::{ModelFallback, ModelSource, Settings};
 use worker::store::{ObjectStore, S3Store, read_pauses};
@@ -100,11 +101,13 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         generator,
         fallback,
         pause: pause.clone(),
+        timetable: Some(Arc::clone(&store) as Arc<dyn TimetableStore>),
         clock: system_clock(),
     };
     let worker = Worker::new(&settings, ports, readiness.clone(), stopping.clone());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %admin_addr, slots = settings.worker_slots,
-        cpu_threads = settings.threads(), model, fallback_model, "worker started");
+        cpu_threads = settings.threads(), model, fallback_model,
+        model_requests_per_minute = settings.model_requests_per_minute, "worker started");
 
     let metadata = settings.lifecycle.ec2_lifecycle.then(InstanceMetadata::default);
     let ended_early = match &metadata {

@@ -25,6 +25,9 @@ const LEASE_EXTENSIONS: &str = "worker_lease_extensions_total";
 const PUBLISHED_BYTES: &str = "worker_published_bytes_total";
 const MODEL_CALLS: &str = "worker_model_calls_total";
 const MODEL_RATE: &str = "worker_model_rate_limit";
+const QUOTA_SHARED: &str = "worker_quota_shared";
+const QUOTA_TAKES: &str = "worker_quota_takes_total";
+const QUOTA_DEPARTURES: &str = "worker_quota_departures_total";
 const ERRORS: &str = "worker_errors_total";
 const CIRCUIT_OPEN: &str = "worker_circuit_open";
 const PAUSED: &str = "worker_paused";
@@ -35,7 +38,7 @@ const DELETE_ENTRIES: &str = "worker_delete_entries";
 const VISIBILITY_ENTRIES: &str = "worker_visibility_entries";
 
 /// The catalogue, held to docs/metrics.md by a test.
-pub const CATALOGUE: [MetricInfo; 19] = [
+pub const CATALOGUE: [MetricInfo; 22] = [
     MetricInfo { name: JOBS, kind: "counter", labels: "outcome", help: "Deliveries by how their processing ended" },
     MetricInfo {
         name: JOB_DURATION,
@@ -71,6 +74,24 @@ pub const CATALOGUE: [MetricInfo; 19] = [
         kind: "gauge",
         labels: "",
         help: "Model calls a second that this process allows itself; 0 while unlimited",
+    },
+    MetricInfo {
+        name: QUOTA_SHARED,
+        kind: "gauge",
+        labels: "",
+        help: "1 while the model's quota is shared with the other workers; 0 while that is off, or the bucket cannot be had",
+    },
+    MetricInfo {
+        name: QUOTA_TAKES,
+        kind: "counter",
+        labels: "result",
+        help: "Tries to take departures from the fleet's timetable by result",
+    },
+    MetricInfo {
+        name: QUOTA_DEPARTURES,
+        kind: "counter",
+        labels: "result",
+        help: "Departures of this process by what became of them",
     },
     MetricInfo { name: ERRORS, kind: "counter", labels: "kind", help: "Errors by kind" },
     MetricInfo {
@@ -211,6 +232,12 @@ pub fn describe() {
     for result in ["picture", "throttled", "refused", "failed"] {
         counter!(MODEL_CALLS, "result" => result).increment(0);
     }
+    for result in ["taken", "full", "conflict", "failed"] {
+        counter!(QUOTA_TAKES, "result" => result).increment(0);
+    }
+    for result in ["used", "missed"] {
+        counter!(QUOTA_DEPARTURES, "result" => result).increment(0);
+    }
     for result in ["messages", "empty", "failed"] {
         counter!(RECEIVES, "result" => result).increment(0);
     }
@@ -223,6 +250,7 @@ pub fn describe() {
     counter!(PUBLISHED_BYTES).increment(0);
     gauge!(IN_FLIGHT).set(0);
     gauge!(MODEL_RATE).set(0);
+    gauge!(QUOTA_SHARED).set(0);
     gauge!(CIRCUIT_OPEN).set(0);
     gauge!(PAUSED).set(0);
     gauge!(MODEL_FALLBACK).set(0);
@@ -267,6 +295,18 @@ pub fn model_called(result: &'static str) {
 /// `rate` in calls a second; infinite while there is no limit.
 pub fn model_rate(rate: f64) {
     gauge!(MODEL_RATE).set(if rate.is_finite() { rate } else { 0.0 });
+}
+
+pub fn quota_shared(shared: bool) {
+    gauge!(QUOTA_SHARED).set(u8::from(shared));
+}
+
+pub fn quota_take(result: &'static str) {
+    counter!(QUOTA_TAKES, "result" => result).increment(1);
+}
+
+pub fn departure(result: &'static str) {
+    counter!(QUOTA_DEPARTURES, "result" => result).increment(1);
 }
 
 pub fn error(kind: Kind) {

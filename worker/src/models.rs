@@ -8,6 +8,7 @@ use crate::circuit::{Circuit, Pass};
 use crate::error::{Class, JobError, Kind};
 use crate::generate::Generator;
 use crate::limiter::Limiter;
+use crate::quota::Governor;
 
 /// One model, with a limiter of its own: the quotas of two are two.
 #[derive(Clone)]
@@ -38,16 +39,18 @@ pub struct Choice {
 }
 
 impl Model {
-    fn new(generator: Arc<dyn Generator>) -> Self {
-        Self { generator, limiter: Arc::default() }
+    fn new(generator: Arc<dyn Generator>, limiter: Limiter) -> Self {
+        Self { generator, limiter: Arc::new(limiter) }
     }
 }
 
 impl Models {
-    /// Takes the model to ask, and the one to ask while that one is out of order.
-    pub fn new(first: Arc<dyn Generator>, fallback: Option<Arc<dyn Generator>>) -> Self {
-        let fallback = fallback.map(|other| Fallback { model: Model::new(other), circuit: Circuit::of_first_model() });
-        Self { first: Model::new(first), fallback }
+    /// Takes the model to ask, what shares its quota among the fleet, and the one to ask while that one is out of order: its
+    /// quota is another.
+    pub fn new(first: Arc<dyn Generator>, governor: Option<Governor>, fallback: Option<Arc<dyn Generator>>) -> Self {
+        let fallback = fallback
+            .map(|other| Fallback { model: Model::new(other, Limiter::default()), circuit: Circuit::of_first_model() });
+        Self { first: Model::new(first, Limiter::governed(governor)), fallback }
     }
 
     /// Chooses whom to ask now.

@@ -49,6 +49,10 @@ pub struct Settings {
     /// Threads that decode, resize and encode; 0 is one for each core.
     #[arg(long, env = "CPU_THREADS", default_value_t = 0, value_name = "COUNT")]
     pub cpu_threads: u16,
+    /// The model's quota for the whole account, which all workers on this bucket then share: 0 leaves each of them to slow
+    /// down by itself when it is throttled.
+    #[arg(long, env = "MODEL_REQUESTS_PER_MINUTE", default_value_t = 0, value_name = "COUNT", value_parser = value_parser!(u32).range(0..=100_000))]
+    pub model_requests_per_minute: u32,
     /// How long a delivery stays hidden when it is not extended: the queue's visibility timeout.
     #[arg(long, env = "LEASE_SECONDS", default_value_t = 60, value_name = "SECONDS", value_parser = value_parser!(u64).range(MIN_LEASE_SECONDS..=MAX_HOLD_SECONDS))]
     pub lease_seconds: u64,
@@ -241,6 +245,7 @@ mod tests {
             ("--lease-seconds", "19"),
             ("--receive-wait-seconds", "21"),
             ("--model-timeout-seconds", "0"),
+            ("--model-requests-per-minute", "100001"),
             ("--render-method", "7"),
             ("--bedrock-model-id", ""),
             ("--bedrock-output-format", "PNG"),

@@ -1,11 +1,15 @@
 //! The port to the object store, and its S3 adapter.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::{BoxError, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
@@ -17,6 +21,7 @@ use job::{
 use thiserror::Error;
 
 use crate::error::{JobError, Kind};
+use crate::quota::{Sheet, TimetableStore, timetable_key};
 
 /// Version of a stored record, for the next conditional write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,21 +168,26 @@ impl S3Store {
     }
 
     /// Returns the object's bytes and metadata, or `None` where there is none.
-    async fn get(
-        &self,
-        key: String,
-    ) -> Result<Option<(Bytes, aws_sdk_s3::operation::get_object::GetObjectOutput)>, JobError> {
-        match self.client.get_object().bucket(&self.bucket).key(key).send().await {
-            Ok(mut object) => {
-                let body = std::mem::replace(&mut object.body, ByteStream::from_static(b""));
-                let body = body.collect().await.map_err(|error| {
-                    JobError::new(Kind::StoreUnavailable, format!("object body broke off: {error}"))
-                })?;
-                Ok(Some((body.into_bytes(), object)))
-            }
-            Err(error) if error.code() == Some("NoSuchKey") => Ok(None),
-            Err(error) => Err(classify(&error)),
+    async fn get(&self, key: String) -> Result<Option<(Bytes, GetObjectOutput)>, JobError> {
+        read(self.client.get_object().bucket(&self.bucket).key(key).send().await).await
+    }
+}
+
+/// Reads the body of an object that was asked for.
+async fn read(
+    answer: Result<GetObjectOutput, SdkError<GetObjectError>>,
+) -> Result<Option<(Bytes, GetObjectOutput)>, JobError> {
+    match answer {
+        Ok(mut object) => {
+            let body = std::mem::replace(&mut object.body, ByteStream::from_static(b""));
+            let body = body
+                .collect()
+                .await
+                .map_err(|error| JobError::new(Kind::StoreUnavailable, format!("object body broke off: {error}")))?;
+            Ok(Some((body.into_bytes(), object)))
         }
+        Err(error) if error.code() == Some("NoSuchKey") => Ok(None),
+        Err(error) => Err(classify(&error)),
     }
 }
 
@@ -287,6 +297,45 @@ impl Shelf for S3Store {
     }
 }
 
+#[async_trait]
+impl TimetableStore for S3Store {
+    async fn read_timetable(&self) -> Result<Sheet, JobError> {
+        let date = Arc::new(OnceLock::new());
+        let get = self.client.get_object().bucket(&self.bucket).key(timetable_key()).customize();
+        let found = read(get.interceptor(ServiceTime(Arc::clone(&date))).send().await).await?;
+        let found = found.map(|(body, object)| (body, ETag(object.e_tag.unwrap_or_default())));
+        Ok(Sheet { found, store_time: date.get().copied() })
+    }
+
+    async fn write_timetable(&self, body: Bytes, expected: Option<&ETag>) -> Result<(), StoreError> {
+        self.write_control(timetable_key(), body, expected).await.map(drop)
+    }
+}
+
+/// Keeps the `Date` of an answer, be it a refusal.
+#[derive(Debug)]
+struct ServiceTime(Arc<OnceLock<Timestamp>>);
+
+impl Intercept for ServiceTime {
+    fn name(&self) -> &'static str {
+        "ServiceTime"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date");
+        if let Some(date) = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()) {
+            // That of the first attempt, if there were several: each is between the question and the answer.
+            self.0.get_or_init(|| date.timestamp());
+        }
+        Ok(())
+    }
+}
+
 /// 412: another version is there. 409: another conditional write is under way. 404: the record to replace is gone.
 /// None of them is a modelled variant of the SDK.
 fn conditional<E>(error: SdkError<E>) -> StoreError
@@ -330,7 +379,6 @@ pub(crate) fn lacks_credentials(error: &(dyn std::error::Error + 'static)) -> bo
 mod tests {
     use aws_sdk_s3::config::http::HttpResponse;
     use aws_sdk_s3::error::ErrorMetadata;
-    use aws_sdk_s3::operation::get_object::GetObjectError;
     use aws_smithy_types::body::SdkBody;
 
     use super::*;

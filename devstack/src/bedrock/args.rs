@@ -10,6 +10,7 @@ use super::fault_plan::{FaultPlan, InvalidFaultPlan};
 use super::foundation_model::Life;
 use super::latency::Latency;
 use super::picture::Detail;
+use super::quota::QuotaCount;
 use super::{BedrockOptions, DEFAULT_CACHE_BYTES};
 
 /// Settings of `cargo dev bedrock`.
@@ -27,6 +28,9 @@ pub struct BedrockArgs {
     /// Enforced quota; more calls get `ThrottlingException`.
     #[arg(long, env = "BEDROCK_STANDIN_REQUESTS_PER_MINUTE", value_name = "N")]
     pub requests_per_minute: Option<NonZeroU32>,
+    /// How the quota is counted.
+    #[arg(long, default_value = "bucket", value_enum, value_name = "COUNT")]
+    pub quota_count: QuotaCount,
     /// Share of calls that get a fault, such as `throttle=0.1`. May be given several times.
     #[arg(long = "fault", value_name = "FAULT=SHARE", value_parser = fault_rate)]
     pub faults: Vec<(Fault, f64)>,
@@ -59,6 +63,7 @@ impl BedrockArgs {
             detail: self.detail,
             faults,
             requests_per_minute: self.requests_per_minute,
+            quota_count: self.quota_count,
             cache_bytes: self.cache_bytes,
             painters: self.painters,
         })

@@ -51,6 +51,7 @@ pub use self::foundation_model::Life;
 pub use self::latency::{InvalidLatency, Latency};
 pub use self::ledger::{LedgerReport, PromptEntry, Totals};
 pub use self::picture::Detail;
+pub use self::quota::QuotaCount;
 
 #[cfg(test)]
 pub(crate) use self::odd_png::push_chunk;
@@ -76,6 +77,8 @@ pub struct BedrockOptions {
     pub faults: FaultPlan,
     /// Calls beyond this many a minute are throttled; the first minute's worth may come at once.
     pub requests_per_minute: Option<NonZeroU32>,
+    /// How they are counted.
+    pub quota_count: QuotaCount,
     /// Bound of the cache of encoded pictures, in bytes of base64.
     pub cache_bytes: usize,
     /// Pictures painted at the same time.
@@ -109,6 +112,7 @@ impl Default for BedrockOptions {
             detail: Detail::default(),
             faults: FaultPlan::default(),
             requests_per_minute: None,
+            quota_count: QuotaCount::default(),
             cache_bytes: DEFAULT_CACHE_BYTES,
             painters: NonZeroUsize::MIN,
         }
@@ -128,7 +132,9 @@ impl BedrockStandIn {
             latency: options.latency,
             plan: Mutex::new(options.faults.clone()),
             initial_plan: options.faults,
-            quota: options.requests_per_minute.map(|per_minute| Quota::new(per_minute, Instant::now())),
+            quota: options
+                .requests_per_minute
+                .map(|per_minute| Quota::new(per_minute, options.quota_count, Instant::now())),
             ledger: Ledger::default(),
             pictures: Pictures::new(options.detail, options.cache_bytes, options.painters),
             stopping: stopping.clone(),

@@ -1,57 +1,95 @@
-//! `Quota`: requests a minute, as a bucket that fills continuously.
+//! `Quota`: requests a minute, as a bucket that fills continuously or as a count of the last minute.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// A token bucket. It starts full and holds one minute's worth.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How a minute's worth is counted. AWS does not say how it does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum QuotaCount {
+    /// A bucket with one minute's worth that fills continuously: after an idle minute, nearly two in the next.
+    #[default]
+    Bucket,
+    /// No minute has more, wherever it begins: the strictest reading.
+    LastMinute,
+}
+
+/// What is left to ask for. It starts with one minute's worth.
 #[derive(Debug)]
 pub(crate) struct Quota {
-    per_minute: f64,
-    bucket: Mutex<Bucket>,
+    per_minute: NonZeroU32,
+    left: Mutex<Left>,
 }
 
 #[derive(Debug)]
-struct Bucket {
-    tokens: f64,
-    filled_at: Instant,
+enum Left {
+    Bucket { tokens: f64, filled_at: Instant },
+    LastMinute { granted: VecDeque<Instant> },
 }
 
 impl Quota {
-    pub(crate) fn new(per_minute: NonZeroU32, now: Instant) -> Self {
-        let per_minute = f64::from(per_minute.get());
-        Self { per_minute, bucket: Mutex::new(Bucket { tokens: per_minute, filled_at: now }) }
+    pub(crate) fn new(per_minute: NonZeroU32, count: QuotaCount, now: Instant) -> Self {
+        let left = match count {
+            QuotaCount::Bucket => Left::Bucket { tokens: f64::from(per_minute.get()), filled_at: now },
+            QuotaCount::LastMinute => Left::LastMinute { granted: VecDeque::new() },
+        };
+        Self { per_minute, left: Mutex::new(left) }
     }
 
-    /// Takes one request out of the bucket; false when it is empty.
+    /// Asks for one request; false when there is none left.
     pub(crate) fn take(&self, now: Instant) -> bool {
-        let mut bucket = self.bucket.lock().expect("nothing panics while it holds this lock");
-        let waited = now.saturating_duration_since(bucket.filled_at).as_secs_f64();
-        bucket.tokens = (bucket.tokens + waited * self.per_minute / 60.0).min(self.per_minute);
-        bucket.filled_at = now;
-        let granted = bucket.tokens >= 1.0;
-        if granted {
-            bucket.tokens -= 1.0;
+        match &mut *self.left.lock().expect("nothing panics while it holds this lock") {
+            Left::Bucket { tokens, filled_at } => {
+                let per_minute = f64::from(self.per_minute.get());
+                let waited = now.saturating_duration_since(*filled_at).as_secs_f64();
+                *tokens = (*tokens + waited * per_minute / 60.0).min(per_minute);
+                *filled_at = now;
+                let granted = *tokens >= 1.0;
+                if granted {
+                    *tokens -= 1.0;
+                }
+                granted
+            }
+            Left::LastMinute { granted } => {
+                while granted.front().is_some_and(|at| now.saturating_duration_since(*at) >= MINUTE) {
+                    granted.pop_front();
+                }
+                let grants = granted.len() < self.per_minute.get() as usize;
+                if grants {
+                    granted.push_back(now);
+                }
+                grants
+            }
         }
-        granted
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn a_minutes_worth_at_once_then_the_rate() {
         let start = Instant::now();
-        let quota = Quota::new(NonZeroU32::new(3).unwrap(), start);
+        let quota = Quota::new(NonZeroU32::new(3).unwrap(), QuotaCount::Bucket, start);
         assert_eq!((0..5).filter(|_| quota.take(start)).count(), 3);
         assert!(!quota.take(start + Duration::from_secs(19)));
         assert!(quota.take(start + Duration::from_secs(21)));
         assert!(!quota.take(start + Duration::from_secs(22)));
         let hour_later = start + Duration::from_secs(3600);
         assert_eq!((0..5).filter(|_| quota.take(hour_later)).count(), 3);
+    }
+
+    #[test]
+    fn no_minute_has_more_wherever_it_begins() {
+        let start = Instant::now();
+        let quota = Quota::new(NonZeroU32::new(3).unwrap(), QuotaCount::LastMinute, start);
+        let at = |seconds| quota.take(start + Duration::from_secs(seconds));
+        assert_eq!([0, 30, 59, 59].map(at), [true, true, true, false]);
+        // What was refused is not counted.
+        assert_eq!([60, 89, 90, 91, 119].map(at), [true, false, true, false, true]);
     }
 }

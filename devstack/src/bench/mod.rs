@@ -7,6 +7,7 @@ mod participant;
 mod tools;
 mod flame;
 mod peers;
+mod quota;
 mod api;
 mod api_load;
 mod api_report;
@@ -30,6 +31,7 @@ use crate::venv::VenvError;
 pub use api::ApiArgs;
 pub use api_report::ApiReport;
 pub use peers::{PeersArgs, PeersReport};
+pub use quota::{QuotaArgs, QuotaReport};
 pub use report::Report;
 
 /// Different pictures of a run. Painting one costs the stand-in as much CPU as rendering it costs the worker, and they
@@ -78,6 +80,8 @@ pub enum What {
     Api(ApiArgs),
     /// Performs jobs, beside Python with Pillow and Node with sharp on the same queue. Needs Python 3.10, Node 20 and, once, the network.
     Peers(PeersArgs),
+    /// Workers that share the model's quota, beside the same ones that each slow down when they are throttled.
+    Quota(QuotaArgs),
 }
 
 /// What was measured.
@@ -87,6 +91,7 @@ pub enum Measured {
     Worker(Report),
     Api(Box<ApiReport>),
     Peers(PeersReport),
+    Quota(QuotaReport),
 }
 
 impl Measured {
@@ -96,6 +101,7 @@ impl Measured {
             Self::Worker(report) => report.passed(),
             Self::Api(report) => report.passed(),
             Self::Peers(_) => true,
+            Self::Quota(report) => report.passed(),
         }
     }
 }
@@ -106,6 +112,7 @@ impl fmt::Display for Measured {
             Self::Worker(report) => report.fmt(f),
             Self::Api(report) => report.fmt(f),
             Self::Peers(report) => report.fmt(f),
+            Self::Quota(report) => report.fmt(f),
         }
     }
 }
@@ -146,6 +153,7 @@ pub async fn bench(
         None => Measured::Worker(worker(args, dir, binaries_dir).await?),
         Some(What::Api(args)) => Measured::Api(Box::new(api::compare(args, dir, binaries_dir, workspace).await?)),
         Some(What::Peers(args)) => Measured::Peers(peers::compare(args, dir, binaries_dir, workspace).await?),
+        Some(What::Quota(args)) => Measured::Quota(quota::compare(args, dir, binaries_dir).await?),
     })
 }
 
@@ -201,7 +209,7 @@ async fn measure(args: &BenchArgs, stack: &Stack) -> Result<Report, BenchError> 
     let before = Look::new(&http, &metrics_url).await?;
     let idle = usage()?;
     let began = Instant::now();
-    submit(args, stack, &http).await?;
+    submit(args.jobs, stack, &http).await?;
     let bar = ProgressBar::new(args.jobs.into());
     let mut peak_in_flight = 0;
     let mut progress = (0, Instant::now());
@@ -251,9 +259,9 @@ async fn measure(args: &BenchArgs, stack: &Stack) -> Result<Report, BenchError> 
 }
 
 /// Submits all jobs at once, as a client with a backlog would.
-async fn submit(args: &BenchArgs, stack: &Stack, http: &reqwest::Client) -> Result<(), BenchError> {
+async fn submit(jobs: u32, stack: &Stack, http: &reqwest::Client) -> Result<(), BenchError> {
     let failed = |reason: String| BenchError::Http { what: "the API", reason };
-    let jobs: Vec<Value> = (0..args.jobs)
+    let jobs: Vec<Value> = (0..jobs)
         .map(|job| json!({ "prompt": "a lake between wooded hills, early morning", "seed": job % PICTURES + 1 }))
         .collect();
     for batch in jobs.chunks(BATCH as usize) {

@@ -3,6 +3,7 @@
 mod queue;
 mod store;
 mod shelf;
+mod timetable;
 mod reconcile;
 
 use std::any::Any;
@@ -21,6 +22,7 @@ use devstack::ministack::Ministack;
 use devstack::stack::{BUCKET, MAX_RECEIVE_COUNT, provision};
 use tokio::sync::OnceCell;
 use worker::queue::{JobQueue, SqsQueue};
+use worker::quota::TimetableStore;
 use worker::store::{ObjectStore, S3Store, Shelf};
 
 use crate::support::{MemoryQueue, MemoryStore};
@@ -79,6 +81,7 @@ pub struct QueueUnderTest {
 pub struct StoreUnderTest {
     pub store: Arc<dyn ObjectStore>,
     pub shelf: Arc<dyn Shelf>,
+    pub timetable: Arc<dyn TimetableStore>,
     pub memory: Option<Arc<MemoryStore>>,
     pub config: Option<SdkConfig>,
     _server: Option<Box<dyn Any>>,
@@ -110,8 +113,8 @@ impl Server {
         let (server, url): (Option<Box<dyn Any>>, String) = match self {
             Self::Memory => {
                 let store = Arc::new(MemoryStore::default());
-                let (shelf, memory) = (store.clone(), Some(store.clone()));
-                return StoreUnderTest { store, shelf, memory, config: None, _server: None };
+                let (shelf, timetable, memory) = (store.clone(), store.clone(), Some(store.clone()));
+                return StoreUnderTest { store, shelf, timetable, memory, config: None, _server: None };
             }
             Self::Embedded => {
                 let dir = tempfile::tempdir().unwrap();
@@ -124,7 +127,8 @@ impl Server {
         provision::bucket(&s3_client(&url)).await.unwrap();
         let config = sdk_config().into_builder().endpoint_url(url).build();
         let store = Arc::new(S3Store::new(&config, BUCKET.to_owned()));
-        StoreUnderTest { store: store.clone(), shelf: store, memory: None, config: Some(config), _server: server }
+        let (shelf, timetable) = (store.clone(), store.clone());
+        StoreUnderTest { store, shelf, timetable, memory: None, config: Some(config), _server: server }
     }
 }
 

@@ -71,6 +71,7 @@ impl Occupant {
             generator: Arc::new(SimulatedGenerator(Arc::clone(&process))),
             fallback: None,
             pause: Followed::default(),
+            timetable: None,
             clock: process.clock(),
         };
         let stopping = CancellationToken::new();

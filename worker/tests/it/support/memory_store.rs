@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use job::{JobId, Record, RenditionSpec, TraceContext, record_key, rendition_key};
 use worker::error::JobError;
+use worker::quota::{Sheet, TimetableStore, timetable_key};
 use worker::store::{ETag, Listed, ObjectStore, Shelf, Source, StoreError};
 
 /// The calls that can be made to fail.
@@ -253,5 +254,17 @@ impl Shelf for MemoryStore {
         let version = state.writes;
         state.controls.insert(key.to_owned(), (body, version));
         Ok(etag(version))
+    }
+}
+
+#[async_trait]
+impl TimetableStore for MemoryStore {
+    async fn read_timetable(&self) -> Result<Sheet, JobError> {
+        // Tests move their clocks, and this store has none of its own.
+        Ok(Sheet { found: self.read_control(timetable_key()).await?, store_time: None })
+    }
+
+    async fn write_timetable(&self, body: Bytes, expected: Option<&ETag>) -> Result<(), StoreError> {
+        self.write_control(timetable_key(), body, expected).await.map(drop)
     }
 }

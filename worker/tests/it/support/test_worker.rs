@@ -123,6 +123,7 @@ impl World {
             generator: self.model.clone(),
             fallback: self.fallback.clone().map(|second| second as Arc<dyn Generator>),
             pause: self.pause.clone(),
+            timetable: Some(self.store.clone()),
             clock: self.clock.clone(),
         };
         let (readiness, stopping) = (Readiness::default(), CancellationToken::new());
