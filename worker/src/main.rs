@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use worker::app::{Ports, Worker, system_clock};
 use worker::generate::StabilityModel;
 use worker::generate::bedrock::{self, BedrockGenerator};
+use worker::lane::BatchLane;
 use worker::lifecycle::{InstanceMetadata, TerminationHook};
 use worker::metrics;
-use worker::queue::SqsQueue;
+use worker::queue::{JobQueue, SqsQueue};
 use worker::reconcile;
 use worker::settings::Settings;
 use worker::store::{ObjectStore, S3Store, read_pauses};
@@ -77,7 +78,12 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let wait = Duration::from_secs(settings.receive_wait_seconds);
     let store = Arc::new(S3Store::new(&config, settings.s3_bucket_name.clone()));
     let pause = Followed::default();
+    let batch = settings.lanes.batch_queue_url().map(|url| {
+        let queue = Arc::new(SqsQueue::new(&config, url.to_owned(), wait, settings.lease()));
+        BatchLane { queue: Arc::clone(&queue) as Arc<dyn JobQueue>, entrance: queue }
+    });
     let ports = Ports {
+        batch,
         queue: Arc::new(SqsQueue::new(&config, settings.sqs_queue_url.clone(), wait, settings.lease())),
         store: Arc::clone(&store) as Arc<dyn ObjectStore>,
         generator: Arc::new(BedrockGenerator::new(

@@ -10,6 +10,7 @@ mod peers;
 mod api;
 mod api_load;
 mod api_report;
+mod fairness;
 
 use std::fmt;
 use std::io;
@@ -29,6 +30,7 @@ use crate::venv::VenvError;
 
 pub use api::ApiArgs;
 pub use api_report::ApiReport;
+pub use fairness::{FairnessArgs, FairnessReport};
 pub use peers::{PeersArgs, PeersReport};
 pub use report::Report;
 
@@ -76,6 +78,8 @@ pub struct BenchArgs {
 pub enum What {
     /// Accepts jobs, beside `FastAPI` with boto3 on the same SQS. Needs Python 3.10 and, once, the network.
     Api(ApiArgs),
+    /// One picture at a time, beside a batch of another tenant: with one queue, and with lanes. An hour with the defaults.
+    Fairness(FairnessArgs),
     /// Performs jobs, beside Python with Pillow and Node with sharp on the same queue. Needs Python 3.10, Node 20 and, once, the network.
     Peers(PeersArgs),
 }
@@ -86,6 +90,7 @@ pub enum What {
 pub enum Measured {
     Worker(Report),
     Api(Box<ApiReport>),
+    Fairness(FairnessReport),
     Peers(PeersReport),
 }
 
@@ -95,6 +100,7 @@ impl Measured {
         match self {
             Self::Worker(report) => report.passed(),
             Self::Api(report) => report.passed(),
+            Self::Fairness(report) => report.passed(),
             Self::Peers(_) => true,
         }
     }
@@ -105,6 +111,7 @@ impl fmt::Display for Measured {
         match self {
             Self::Worker(report) => report.fmt(f),
             Self::Api(report) => report.fmt(f),
+            Self::Fairness(report) => report.fmt(f),
             Self::Peers(report) => report.fmt(f),
         }
     }
@@ -145,6 +152,7 @@ pub async fn bench(
     Ok(match &args.what {
         None => Measured::Worker(worker(args, dir, binaries_dir).await?),
         Some(What::Api(args)) => Measured::Api(Box::new(api::compare(args, dir, binaries_dir, workspace).await?)),
+        Some(What::Fairness(args)) => Measured::Fairness(fairness::compare(args, dir, binaries_dir).await?),
         Some(What::Peers(args)) => Measured::Peers(peers::compare(args, dir, binaries_dir, workspace).await?),
     })
 }

@@ -14,6 +14,7 @@ mod shutdown;
 mod pause;
 mod reconcile;
 mod backpressure;
+mod lanes;
 mod contract;
 mod simulation;
 mod model;
