@@ -8,7 +8,7 @@ locals {
 
   # What the launch template puts into the API's EnvironmentFile, and the output api_environment. The two secrets come
   # from Secrets Manager at each start.
-  api_environment = {
+  api_environment = merge(local.lane_environment, local.promise_environment, {
     AWS_REGION             = var.region
     LISTEN_ADDR            = "0.0.0.0:${local.api_port}"
     PUBLIC_BASE_URL        = "https://${local.public_host}"
@@ -20,7 +20,12 @@ locals {
     # Not loopback: the load balancer asks it for /ready. The security group lets nobody else in.
     ADMIN_ADDR = "0.0.0.0:${local.admin_port}"
     LOG_FORMAT = "json"
-  }
+  })
+
+  promise_environment = { for name, seconds in { PICTURE_WITHIN_SECONDS = var.picture_within_seconds } : name => tostring(seconds) if seconds != null }
+
+  # Of both services.
+  lane_environment = { for queue in aws_sqs_queue.batches : "SQS_BATCH_QUEUE_URL" => queue.url }
 
   api_user_data = templatefile("${path.module}/templates/user_data.sh.tftpl", {
     service         = "image-api"

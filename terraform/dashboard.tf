@@ -15,14 +15,21 @@ locals {
   widgets = [
     {
       title = "Jobs in the queue", region = var.region, stat = "Maximum", period = 60
-      metrics = [
-        concat([local.sqs, "ApproximateNumberOfMessagesVisible"], local.queue, [{ label = "waiting" }]),
-        concat([local.sqs, "ApproximateNumberOfMessagesNotVisible"], local.queue, [{ label = "in flight" }]),
-      ]
+      metrics = concat(
+        [
+          concat([local.sqs, "ApproximateNumberOfMessagesVisible"], local.queue, [{ label = "waiting" }]),
+          concat([local.sqs, "ApproximateNumberOfMessagesNotVisible"], local.queue, [{ label = "in flight" }]),
+        ],
+        [for queue in aws_sqs_queue.batches : [local.sqs, "ApproximateNumberOfMessagesVisible", "QueueName", queue.name, { label = "batches waiting" }]],
+        [for queue in aws_sqs_queue.batches : [local.sqs, "ApproximateNumberOfMessagesNotVisible", "QueueName", queue.name, { label = "batches in flight" }]],
+      )
     },
     {
-      title   = "Age of the oldest job, s", region = var.region, stat = "Maximum", period = 60
-      metrics = [concat([local.sqs, "ApproximateAgeOfOldestMessage"], local.queue)]
+      title = "Age of the oldest job, s", region = var.region, stat = "Maximum", period = 60
+      metrics = concat(
+        [concat([local.sqs, "ApproximateAgeOfOldestMessage"], local.queue)],
+        [for queue in aws_sqs_queue.batches : [local.sqs, "ApproximateAgeOfOldestMessage", "QueueName", queue.name]],
+      )
     },
     {
       title   = "Dead-letter queue", region = var.region, stat = "Maximum", period = 60
@@ -39,12 +46,11 @@ locals {
     },
     {
       title = "Backlog per worker", region = var.region, stat = "Maximum", period = 60
-      metrics = [
-        concat([local.sqs, "ApproximateNumberOfMessagesVisible"], local.queue, [{ id = "visible", visible = false }]),
-        concat([local.sqs, "ApproximateNumberOfMessagesNotVisible"], local.queue, [{ id = "inflight", visible = false }]),
-        concat(["AWS/AutoScaling", "GroupInServiceInstances"], local.group, [{ id = "inservice", visible = false }]),
-        [{ id = "backlog", label = "jobs per worker", expression = "IF(inservice > 0, (visible + inflight) / inservice, visible + inflight)" }],
-      ]
+      metrics = concat([for id, metric in local.queue_metrics : concat([metric.namespace, metric.name], flatten([for name, value in metric.dimensions : [name, value]]), [{ id = id, visible = false }])],
+        [for id, sum in local.queue_sums : [{ id = id, expression = sum, visible = false }]], [
+          concat(["AWS/AutoScaling", "GroupInServiceInstances"], local.group, [{ id = "inservice", visible = false }]),
+          [{ id = "backlog", label = "jobs per worker", expression = "IF(inservice > 0, (visible + inflight) / inservice, visible + inflight)" }],
+      ])
     },
     {
       title = "Deliveries by outcome", region = var.region, stat = "Sum", period = 300

@@ -33,6 +33,14 @@ locals {
     ]
   }
 
+  # Single jobs of a tenant that has too many of them go to the batch lane.
+  lane_statements = [for queue in aws_sqs_queue.batches : {
+    Sid      = "ChangeLanes"
+    Effect   = "Allow"
+    Action   = ["sqs:SendMessage"]
+    Resource = queue.arn
+  }]
+
   # S3 says 404 for a missing key only to those who may list, else 403: polls of queued jobs would be 503 and the workers'
   # circuit would open. No s3:prefix condition: reading one object carries no prefix, so the answer would be 403 again.
   list_statement = {
@@ -60,7 +68,7 @@ resource "aws_iam_role_policy" "api" {
         Sid      = "Enqueue"
         Effect   = "Allow"
         Action   = ["sqs:GetQueueAttributes", "sqs:SendMessage"]
-        Resource = aws_sqs_queue.jobs.arn
+        Resource = local.job_queue_arns
       },
       {
         Sid      = "ReadAndCancelJobs"
@@ -101,12 +109,12 @@ resource "aws_iam_role_policy" "worker" {
 
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = concat(local.host_statements["worker"], [
+    Statement = concat(local.host_statements["worker"], local.lane_statements, [
       {
         Sid      = "ConsumeJobs"
         Effect   = "Allow"
         Action   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage"]
-        Resource = aws_sqs_queue.jobs.arn
+        Resource = local.job_queue_arns
       },
       {
         # The reconciler looks and puts back: no DeleteMessage.

@@ -43,7 +43,7 @@ locals {
   misconfigured_kinds    = ["access_denied", "bucket_not_found", "credentials_unavailable", "model_not_found", "model_retired"]
 
   # Alarms on one metric. What is missing breaks no threshold: no worker, no request. But no API is never right.
-  metric_alarms = {
+  metric_alarms = merge(local.lane_alarms, {
     dead-letter-queue-not-empty = {
       # Not NumberOfMessagesSent, which does not count what SQS moves there.
       description = "A job ran out of attempts, or a message is no job: docs/operations.md, redrive the dead-letter queue."
@@ -51,9 +51,9 @@ locals {
       statistic   = "Maximum", period = 60, periods = 1, operator = "GreaterThanThreshold", threshold = 0
     }
     oldest-message = {
-      description = "Jobs wait for more than ten minutes: too few workers, throttling, or an open circuit."
+      description = "Jobs wait for more than ${coalesce(var.picture_within_seconds, 600)} s: too few workers, throttling, or an open circuit."
       namespace   = "AWS/SQS", metric = "ApproximateAgeOfOldestMessage", dimensions = local.queue_dimensions
-      statistic   = "Maximum", period = 60, periods = 5, operator = "GreaterThanThreshold", threshold = 600
+      statistic   = "Maximum", period = 60, periods = 5, operator = "GreaterThanThreshold", threshold = coalesce(var.picture_within_seconds, 600)
     }
     circuit-open = {
       description = "A worker has stopped receiving because its environment is at fault: docs/operations.md, circuit open."
@@ -89,7 +89,14 @@ locals {
       namespace   = "AWS/S3", metric = "5xxErrors", dimensions = { BucketName = aws_s3_bucket.images.bucket, FilterId = one(aws_s3_bucket_metric.all[*].name) }
       statistic   = "Sum", period = 300, periods = 1, operator = "GreaterThanThreshold", threshold = 10
     }
-  }
+  })
+
+  # Nobody sits and waits for a batch, and the model's quota may make a thousand jobs take an hour.
+  lane_alarms = { for queue in [local.batch_queue_name] : "oldest-batch" => {
+    description = "Jobs of batches wait for more than four hours: too few workers, throttling, or an open circuit."
+    namespace   = "AWS/SQS", metric = "ApproximateAgeOfOldestMessage", dimensions = { QueueName = queue }
+    statistic   = "Maximum", period = 60, periods = 5, operator = "GreaterThanThreshold", threshold = 14400
+  } if var.batch_lane }
 
   target_group_dimensions = { LoadBalancer = aws_lb.api.arn_suffix, TargetGroup = aws_lb_target_group.api.arn_suffix }
 }
@@ -213,15 +220,27 @@ resource "aws_cloudwatch_metric_alarm" "fleet_at_maximum" {
     }
   }
 
-  metric_query {
-    id          = "visible"
-    return_data = false
-    metric {
-      namespace   = "AWS/SQS"
-      metric_name = "ApproximateNumberOfMessagesVisible"
-      dimensions  = local.queue_dimensions
-      stat        = "Maximum"
-      period      = 60
+  dynamic "metric_query" {
+    for_each = { for id, metric in local.queue_metrics : id => metric if startswith(id, "visible") }
+    content {
+      id          = metric_query.key
+      return_data = false
+      metric {
+        namespace   = metric_query.value.namespace
+        metric_name = metric_query.value.name
+        dimensions  = metric_query.value.dimensions
+        stat        = "Maximum"
+        period      = 60
+      }
+    }
+  }
+
+  dynamic "metric_query" {
+    for_each = { for id, sum in local.queue_sums : id => sum if id == "visible" }
+    content {
+      id          = metric_query.key
+      expression  = metric_query.value
+      return_data = false
     }
   }
 

@@ -52,6 +52,11 @@ output "queue_url" {
   value       = aws_sqs_queue.jobs.url
 }
 
+output "batch_queue_url" {
+  description = "Queue of batches; null without batch_lane."
+  value       = one(aws_sqs_queue.batches[*].url)
+}
+
 output "dead_letter_queue_url" {
   description = "Dead-letter queue."
   value       = aws_sqs_queue.jobs_dead_letter.url

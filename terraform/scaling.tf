@@ -34,15 +34,25 @@ locals {
   ]
 
   # Metrics of both scaling alarms. Depth is the maximum of a minute: a sum over several samples would multiply it.
-  scaling_metrics = {
-    visible  = { namespace = "AWS/SQS", name = "ApproximateNumberOfMessagesVisible", dimensions = { QueueName = local.queue_name } }
-    inflight = { namespace = "AWS/SQS", name = "ApproximateNumberOfMessagesNotVisible", dimensions = { QueueName = local.queue_name } }
-    desired  = { namespace = "AWS/AutoScaling", name = "GroupDesiredCapacity", dimensions = { AutoScalingGroupName = local.worker_group_name } }
-  }
+  scaling_metrics = merge(local.queue_metrics, {
+    desired = { namespace = "AWS/AutoScaling", name = "GroupDesiredCapacity", dimensions = { AutoScalingGroupName = local.worker_group_name } }
+  })
+
+  # What waits and what is in flight: of the one queue, or of both lanes, which queue_sums then adds up under the same ids.
+  queue_metrics = merge([for lane, queue in local.lane_queues : {
+    "visible${lane}"  = { namespace = "AWS/SQS", name = "ApproximateNumberOfMessagesVisible", dimensions = { QueueName = queue } }
+    "inflight${lane}" = { namespace = "AWS/SQS", name = "ApproximateNumberOfMessagesNotVisible", dimensions = { QueueName = queue } }
+  }]...)
+  lane_queues = { for lane, queue in { "" = local.queue_name, "_jobs" = local.queue_name, "_batches" = local.batch_queue_name } : lane => queue if var.batch_lane == (lane != "") }
+  queue_sums  = { for id in ["visible", "inflight"] : id => "${id}_jobs + ${id}_batches" if var.batch_lane }
+
+  # What one worker does within the promise. Without a promise 20: 25 s with the default slots and model.
+  worker_backlog_promised     = max(var.worker_slots, floor(coalesce(var.picture_within_seconds, 0) * var.worker_slots / var.model_seconds_per_call))
+  worker_backlog_per_instance = coalesce(var.worker_backlog_per_instance, var.picture_within_seconds == null ? 20 : local.worker_backlog_promised)
 
   # No division by the fleet: at zero workers it would give no data and the fleet would never leave zero. REPEAT and not 0:
   # the newest minute often lacks one of the metrics, and a 0 in its place would decide.
-  scaling_needed = "CEIL((visible + inflight) / ${var.worker_backlog_per_instance})"
+  scaling_needed = "CEIL((visible + inflight) / ${local.worker_backlog_per_instance})"
   scaling_fleet  = "FILL(desired, REPEAT)"
 
   # What has to stay is counted in slots, three quarters of them busy, and never less than one. By the divisor of the way out
@@ -73,6 +83,15 @@ resource "aws_cloudwatch_metric_alarm" "workers_needed" {
         stat        = "Maximum"
         period      = 60
       }
+    }
+  }
+
+  dynamic "metric_query" {
+    for_each = local.queue_sums
+    content {
+      id          = metric_query.key
+      expression  = metric_query.value
+      return_data = false
     }
   }
 
@@ -128,6 +147,15 @@ resource "aws_cloudwatch_metric_alarm" "workers_surplus" {
     }
   }
 
+  dynamic "metric_query" {
+    for_each = local.queue_sums
+    content {
+      id          = metric_query.key
+      expression  = metric_query.value
+      return_data = false
+    }
+  }
+
   metric_query {
     id          = "surplus"
     label       = "workers needed, 1000 while none is to spare"
@@ -177,6 +205,15 @@ resource "aws_cloudwatch_metric_alarm" "queue_idle" {
         stat        = "Maximum"
         period      = 60
       }
+    }
+  }
+
+  dynamic "metric_query" {
+    for_each = local.queue_sums
+    content {
+      id          = metric_query.key
+      expression  = metric_query.value
+      return_data = false
     }
   }
 

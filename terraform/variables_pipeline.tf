@@ -193,6 +193,34 @@ variable "worker_slots" {
   }
 }
 
+variable "batch_lane" {
+  description = "Give batches a queue of their own: single jobs do not wait behind them, nor one tenant behind another's burst. Switch it off only while the queue of batches is empty: it goes with what is in it."
+  type        = bool
+  default     = false
+}
+
+variable "worker_interactive_slots" {
+  description = "With batch_lane: slots of a worker that batches never have. 0 is a quarter of worker_slots, at least 1."
+  type        = number
+  default     = 0
+
+  validation {
+    condition     = var.worker_interactive_slots >= 0 && var.worker_interactive_slots < var.worker_slots && floor(var.worker_interactive_slots) == var.worker_interactive_slots
+    error_message = "worker_interactive_slots must be a whole number, 0 to worker_slots - 1: with all of them batches would never be done."
+  }
+}
+
+variable "worker_tenant_slots" {
+  description = "With batch_lane: slots of a worker that the single jobs of one tenant may have at a time. 0 is all but worker_interactive_slots."
+  type        = number
+  default     = 0
+
+  validation {
+    condition     = var.worker_tenant_slots >= 0 && var.worker_tenant_slots <= var.worker_slots && floor(var.worker_tenant_slots) == var.worker_tenant_slots
+    error_message = "worker_tenant_slots must be a whole number, 0 to worker_slots."
+  }
+}
+
 variable "worker_min_size" {
   description = "Workers that stay when there is nothing to do. With 0 the first job after a pause waits 3 to 4.5 minutes."
   type        = number
@@ -220,13 +248,24 @@ variable "worker_max_size" {
   }
 }
 
-variable "worker_backlog_per_instance" {
-  description = "Jobs, waiting and in flight, that one worker is there for. Smaller scales out earlier."
+variable "picture_within_seconds" {
+  description = "Promise: a picture within so many seconds of its submission, while workers run and the model's quota lasts. It sets worker_backlog_per_instance, the alarm on the oldest message, and what the API tells clients. Unset, there is no promise."
   type        = number
-  default     = 20
+  default     = null
 
   validation {
-    condition     = var.worker_backlog_per_instance >= var.worker_slots
+    condition     = var.picture_within_seconds == null ? true : var.picture_within_seconds >= 2 * var.model_seconds_per_call && var.picture_within_seconds <= 86400 && floor(var.picture_within_seconds) == var.picture_within_seconds
+    error_message = "picture_within_seconds must be a whole number, 2 * model_seconds_per_call to 86400: a picture takes a call of its own, and the slot that it gets is in the middle of another one."
+  }
+}
+
+variable "worker_backlog_per_instance" {
+  description = "Jobs, waiting and in flight, that one worker is there for. Smaller scales out earlier. Unset, it is what a worker does within picture_within_seconds; without that, 20."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.worker_backlog_per_instance == null ? true : var.worker_backlog_per_instance >= var.worker_slots
     error_message = "worker_backlog_per_instance must be at least worker_slots: below, a busy worker would ask for another."
   }
 }

@@ -41,6 +41,7 @@ locals {
 
   # Fixed names, not prefixes: alarms, policies and the worker's settings refer to them before anything exists.
   queue_name         = "${var.name}-jobs"
+  batch_queue_name   = "${var.name}-batches"
   dead_letter_name   = "${var.name}-jobs-dead-letter"
   worker_group_name  = "${var.name}-worker"
   api_group_name     = "${var.name}-api"

@@ -2,7 +2,7 @@
 
 locals {
   # What the launch template puts into the worker's EnvironmentFile, and the output worker_environment.
-  worker_environment = {
+  worker_environment = merge(local.lane_environment, local.slot_environment, {
     AWS_REGION                = var.region
     SQS_QUEUE_URL             = aws_sqs_queue.jobs.url
     S3_BUCKET_NAME            = aws_s3_bucket.images.bucket
@@ -23,7 +23,9 @@ locals {
     LIFECYCLE_HOOK_NAME       = local.worker_hook_name
     ADMIN_ADDR                = "127.0.0.1:${local.admin_port}"
     LOG_FORMAT                = "json"
-  }
+  })
+
+  slot_environment = { for name, slots in { INTERACTIVE_SLOTS = var.worker_interactive_slots, TENANT_SLOTS = var.worker_tenant_slots } : name => tostring(slots) if var.batch_lane && slots > 0 }
 
   worker_user_data = templatefile("${path.module}/templates/user_data.sh.tftpl", {
     service         = "image-worker"

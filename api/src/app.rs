@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use job::{IdKeys, JobId, Pauses, Record};
+use job::{IdKeys, JobId, Pauses, Record, Status};
 use service::following::Followed;
 use service::readiness::Readiness;
 use service::serve::{Bounds, HEAD_TIMEOUT, serve};
@@ -22,6 +22,7 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::auth::ApiKeys;
+use crate::forecast::Forecast;
 use crate::problem::{Code, Problem};
 use crate::queue::JobQueue;
 use crate::rate_limit::RateLimits;
@@ -57,6 +58,8 @@ pub struct Api {
     pub waiters: Waiters,
     pub links: Links,
     pub queue_retention: Duration,
+    /// Tells when pending jobs will be done, where a promise is made.
+    pub forecast: Option<Forecast>,
     /// Bytes of one job's body.
     pub body_limit: usize,
 }
@@ -74,19 +77,39 @@ impl Api {
             waiters: Waiters::new(settings.limits.max_waiters, stopping),
             links: Links { api: settings.public_base_url.clone(), cdn: settings.backend.cloudfront_domain.clone() },
             queue_retention: Duration::from_secs(u64::from(settings.backend.queue_retention_days) * 24 * 60 * 60),
+            forecast: settings.backend.picture_within_seconds.map(|_| Forecast::default()),
             body_limit: usize::try_from(settings.limits.body_limit_bytes).unwrap_or(usize::MAX),
         }
     }
 
     /// Returns a job as a client sees it now.
     pub fn view(&self, id: &JobId, record: Option<&Record>) -> JobView {
-        JobView::new(id, record, (self.now)(), self.queue_retention, &self.links)
+        let now = (self.now)();
+        let mut view = JobView::new(id, record, now, self.queue_retention, &self.links);
+        if let Some(forecast) = &self.forecast {
+            record.into_iter().for_each(|record| forecast.saw(record, now));
+            view.eta_seconds = match (view.status, view.started_at) {
+                (status, _) if status.is_final() => None,
+                (Status::Generating | Status::Processing, Some(started_at)) => Some(forecast.of_taken(started_at, now)),
+                _ => forecast.of_waiting(view.created_at, now),
+            };
+        }
+        view
+    }
+
+    /// Returns the seconds until a job that is accepted now will probably be done.
+    pub fn eta_of_accepted(&self) -> Option<u64> {
+        let now = (self.now)();
+        self.forecast.as_ref().and_then(|forecast| forecast.of_waiting(Some(now), now))
     }
 }
 
 /// Makes the whole service: routes, documents, error answers, context. Held requests end when `stopping` is cancelled.
 pub fn router(settings: &ApiSettings, secrets: Secrets, ports: Ports, stopping: CancellationToken) -> Router {
-    let api = Arc::new(Api::new(settings, secrets, ports, stopping));
+    router_of(Arc::new(Api::new(settings, secrets, ports, stopping)))
+}
+
+fn router_of(api: Arc<Api>) -> Router {
     let (routes, document) = documented_routes().split_for_parts();
     let docs: Router<Arc<Api>> = SwaggerUi::new("/docs").url("/openapi.json", openapi::complete(document)).into();
     routes
@@ -136,7 +159,7 @@ pub enum Stopped {
 pub struct Application {
     listener: TcpListener,
     local_addr: SocketAddr,
-    router: Router,
+    api: Arc<Api>,
     readiness: Readiness,
     stopping: CancellationToken,
     grace: Duration,
@@ -158,8 +181,8 @@ impl Application {
         let listener = TcpListener::bind(addr).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
         let stopping = CancellationToken::new();
-        let router = router(settings, secrets, ports, stopping.clone());
-        Ok(Self { listener, local_addr, router, readiness, stopping, grace: settings.shutdown_grace() })
+        let api = Arc::new(Api::new(settings, secrets, ports, stopping.clone()));
+        Ok(Self { listener, local_addr, api, readiness, stopping, grace: settings.shutdown_grace() })
     }
 
     /// Returns the address bound.
@@ -170,7 +193,20 @@ impl Application {
     /// Serves until `shutdown` is ready, then lets requests in flight finish within the grace.
     pub async fn run_until_stopped(self, shutdown: impl Future<Output = ()>) -> Stopped {
         let bounds = Bounds { connections: MAX_CONNECTIONS, head_timeout: HEAD_TIMEOUT };
-        let serving = serve(self.listener, self.router, bounds, self.stopping.clone());
+        let serving = serve(self.listener, router_of(Arc::clone(&self.api)), bounds, self.stopping.clone());
+        let forecasting = async {
+            if let Some(forecast) = &self.api.forecast {
+                forecast.follow(self.api.queue.as_ref(), self.api.now, &self.stopping).await;
+            }
+        };
+        let serving = async {
+            tokio::pin!(serving, forecasting);
+            tokio::select! {
+                () = &mut serving => return,
+                () = &mut forecasting => {}
+            }
+            serving.await;
+        };
         tokio::pin!(serving);
         self.readiness.clear("starting");
         tokio::select! {

@@ -23,7 +23,7 @@ use crate::submit::{
     AcceptedJob, RenditionRequest, SubmitRequest, alt_text_schema, key_reused, negative_prompt_schema, prompt_schema,
     replayed,
 };
-use crate::view::{POLL_AFTER_SECONDS, status_schema};
+use crate::view::{poll_after, status_schema};
 
 /// Most jobs in one request.
 pub const MAX_JOBS: usize = 100;
@@ -155,7 +155,7 @@ pub async fn submit_batch(State(api): State<Arc<Api>>, caller: Caller, request: 
     let parsed = items.iter().map(|item| into_job(item, &api, &caller.tenant, &caller.context.trace)).collect();
     let outcomes = accept(&api, parsed).await;
     outcomes.iter().for_each(count_outcome);
-    answer(outcomes)
+    answer(&api, outcomes)
 }
 
 fn into_job(item: &RawValue, api: &Api, tenant: &TenantId, trace: &TraceContext) -> Result<BatchJob, Problem> {
@@ -235,7 +235,7 @@ fn count_outcome(outcome: &Outcome) {
 }
 
 /// 202 when at least one job was accepted; otherwise 503 if the queue is to blame, else 422 with every field to mend.
-fn answer(outcomes: Vec<Outcome>) -> Result<Response, Problem> {
+fn answer(api: &Api, outcomes: Vec<Outcome>) -> Result<Response, Problem> {
     let accepted = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     if accepted == 0 {
         let unqueued =
@@ -254,7 +254,9 @@ fn answer(outcomes: Vec<Outcome>) -> Result<Response, Problem> {
         Err(problem) => BatchResult::Refused { index, error: Problem::report(problem) },
     };
     let jobs = outcomes.into_iter().enumerate().map(result).collect();
-    let headers =
-        [(header::RETRY_AFTER, POLL_AFTER_SECONDS.to_string()), (header::CACHE_CONTROL, "no-store".to_owned())];
+    let headers = [
+        (header::RETRY_AFTER, poll_after(api.eta_of_accepted()).to_string()),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+    ];
     Ok((StatusCode::ACCEPTED, headers, Json(BatchAnswer { accepted, refused, jobs })).into_response())
 }

@@ -16,5 +16,6 @@ pub mod cancel;
 pub mod fleet;
 pub mod openapi;
 pub mod queue;
+pub mod forecast;
 pub mod store;
 pub mod metrics;

@@ -79,7 +79,9 @@ async fn run(settings: &ApiSettings, secrets: Secrets) -> Result<Stopped, Box<dy
         .force_path_style(aws::s3_needs_path_style(&config))
         .build();
     let backend = &settings.backend;
-    let queue = Arc::new(SqsQueue::new(aws_sdk_sqs::Client::from_conf(sqs), backend.sqs_queue_url.clone()));
+    let sqs = aws_sdk_sqs::Client::from_conf(sqs);
+    let queue = SqsQueue::new(sqs, backend.sqs_queue_url.clone(), backend.batch_queue_url().map(str::to_owned));
+    let queue = Arc::new(queue);
     let records = Arc::new(S3Records::new(aws_sdk_s3::Client::from_conf(s3), backend.s3_bucket_name.clone()));
     let pauses = Followed::default();
     let ports = Ports {

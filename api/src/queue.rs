@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::types::QueueAttributeName::{
+    ApproximateNumberOfMessages as Waiting, ApproximateNumberOfMessagesNotVisible as InFlight,
+};
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use job::{Job, JobId, TenantId};
 use service::batching::{BatchCall, Batching, Limits, NoOutcome};
@@ -42,8 +45,26 @@ pub trait JobQueue: Send + Sync {
     /// When the queue has not confirmed it.
     async fn enqueue(&self, job: &Job) -> Result<(), QueueError>;
 
-    /// Puts jobs into the queue and returns one result for each, in their order.
+    /// Puts the jobs of a batch into the queue, the one of batches where there is one, and returns one result for each, in
+    /// their order.
     async fn enqueue_batch(&self, jobs: &[Job]) -> Vec<Result<(), QueueError>>;
+
+    /// Returns how much is in the queue; None where there is no one queue that a job waits in.
+    ///
+    /// # Errors
+    /// When the queue cannot be asked.
+    async fn depth(&self) -> Result<Option<Depth>, QueueError> {
+        Ok(None)
+    }
+}
+
+/// How much is in a queue. SQS says that its counts are approximate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Jobs that a worker could receive now.
+    pub waiting: u64,
+    /// Jobs that workers hold.
+    pub in_flight: u64,
 }
 
 /// The queue has not confirmed a job. The texts are for the log; they never contain a prompt.
@@ -119,15 +140,20 @@ impl From<NoOutcome> for QueueError {
     }
 }
 
-/// An SQS standard queue; the tenant is the `MessageGroupId` of every message, which makes it a fair one.
+/// An SQS standard queue, or two; the tenant is the `MessageGroupId` of every message, which makes it a fair one.
 ///
 /// Jobs that come while a call is under way share the next one, whichever request they are from (docs/adr/0017).
 pub struct SqsQueue {
+    client: Client,
+    queue_url: String,
     sends: Batching<SendMessageBatch>,
+    /// Of batches, where they have a queue of their own (docs/adr/0025).
+    batch_sends: Option<Batching<SendMessageBatch>>,
 }
 
 impl SqsQueue {
-    pub fn new(client: Client, queue_url: String) -> Self {
+    /// Makes the adapter; without `batch_queue_url` everything goes into the one queue.
+    pub fn new(client: Client, queue_url: String, batch_queue_url: Option<String>) -> Self {
         let limits = Limits {
             entries: MAX_BATCH_ENTRIES,
             weight: MAX_BATCH_BYTES,
@@ -135,12 +161,17 @@ impl SqsQueue {
             waiting: MAX_WAITING,
             patience: PATIENCE,
         };
-        Self { sends: Batching::new(SendMessageBatch { client, queue_url }, limits) }
+        let sends = |queue_url| Batching::new(SendMessageBatch { client: client.clone(), queue_url }, limits);
+        let (sends, batch_sends) = (sends(queue_url.clone()), batch_queue_url.map(sends));
+        Self { client, queue_url, sends, batch_sends }
     }
 
     /// Waits until no call is under way, also of those that no request waits for any more.
     pub async fn drained(&self) {
         self.sends.drained().await;
+        if let Some(sends) = &self.batch_sends {
+            sends.drained().await;
+        }
     }
 }
 
@@ -156,8 +187,23 @@ impl JobQueue for SqsQueue {
         let _sending = Sending::begin(jobs.len());
         let span = enqueue_span(jobs.len());
         let entries = jobs.iter().map(|job| Entry::new(job, &span)).collect();
-        let outcomes = self.sends.ask_all(entries).instrument(span).await;
+        let sends = self.batch_sends.as_ref().unwrap_or(&self.sends);
+        let outcomes = sends.ask_all(entries).instrument(span).await;
         outcomes.into_iter().map(|outcome| outcome?).collect()
+    }
+
+    async fn depth(&self) -> Result<Option<Depth>, QueueError> {
+        // An id does not tell of which lane its job is.
+        if self.batch_sends.is_some() {
+            return Ok(None);
+        }
+        let names = [Waiting, InFlight];
+        let request = self.client.get_queue_attributes().queue_url(&self.queue_url);
+        let answer = request.set_attribute_names(Some(names.to_vec())).send().await.map_err(|e| queue_error(&e))?;
+        let attributes = answer.attributes.unwrap_or_default();
+        let [waiting, in_flight] =
+            names.map(|name| attributes.get(&name).and_then(|text| text.parse().ok()).unwrap_or_default());
+        Ok(Some(Depth { waiting, in_flight }))
     }
 }
 

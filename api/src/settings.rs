@@ -44,15 +44,30 @@ pub struct BackendSettings {
     /// URL of the queue that the workers read.
     #[arg(long, env = "SQS_QUEUE_URL", value_name = "URL", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub sqs_queue_url: String,
+    /// URL of a second queue, for the jobs of batches, which single jobs then do not wait behind. Give the workers the
+    /// same first.
+    #[arg(long, env = "SQS_BATCH_QUEUE_URL", value_name = "URL")]
+    pub sqs_batch_queue_url: Option<String>,
     /// How long the queue keeps a message: a job without a record that is older reads as expired.
     #[arg(long, env = "QUEUE_RETENTION_DAYS", default_value_t = 4, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=14))]
     pub queue_retention_days: u32,
+    /// Promise: a picture within so many seconds. With it pending jobs tell in how many they will be done, from the depth of
+    /// the queue, and `Retry-After` follows.
+    #[arg(long, env = "PICTURE_WITHIN_SECONDS", value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(2..=86_400))]
+    pub picture_within_seconds: Option<u32>,
     /// Bucket of the records.
     #[arg(long, env = "S3_BUCKET_NAME", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub s3_bucket_name: String,
     /// Where clients fetch pictures: a host (read as https) or scheme, host and optional port.
     #[arg(long, env = "CLOUDFRONT_DOMAIN", value_name = "HOST|ORIGIN")]
     pub cloudfront_domain: Origin,
+}
+
+impl BackendSettings {
+    /// Returns the URL of the queue of batches; an empty one, which compose files write, is none.
+    pub fn batch_queue_url(&self) -> Option<&str> {
+        self.sqs_batch_queue_url.as_deref().filter(|url| !url.is_empty())
+    }
 }
 
 /// Who may call, and what makes ids unforgeable.
@@ -129,6 +144,10 @@ impl ApiSettings {
             "JOBS_PER_MINUTE",
             || format!("every job needs a poll: raise POLLS_PER_MINUTE to at least {}", self.limits.jobs_per_minute),
         )?;
+        let same_queue = self.backend.batch_queue_url() == Some(&self.backend.sqs_queue_url);
+        Contradiction::unless(!same_queue, "SQS_BATCH_QUEUE_URL", "SQS_QUEUE_URL", || {
+            "both are the same queue: batches need one of their own".to_owned()
+        })?;
         Ok(Secrets { api_keys, job_id_keys })
     }
 
@@ -224,6 +243,7 @@ mod tests {
         let message = |more: &[&str]| settings(more).validate().unwrap_err().to_string();
         insta::assert_snapshot!(message(&["--listen-addr=127.0.0.1:9000", "--admin-addr=127.0.0.1:9000"]), @"LISTEN_ADDR contradicts ADMIN_ADDR: both are 127.0.0.1:9000: the admin port must not be public, give it an address of its own");
         insta::assert_snapshot!(message(&["--jobs-per-minute=60", "--polls-per-minute=59"]), @"POLLS_PER_MINUTE contradicts JOBS_PER_MINUTE: every job needs a poll: raise POLLS_PER_MINUTE to at least 60");
+        insta::assert_snapshot!(message(&["--sqs-queue-url=http://q", "--sqs-batch-queue-url=http://q"]), @"SQS_BATCH_QUEUE_URL contradicts SQS_QUEUE_URL: both are the same queue: batches need one of their own");
         let shared = "one-secret-for-both-uses-one-secret";
         let message = message(&[&format!("--api-keys=north:{shared}"), &format!("--job-id-keys={shared}")]);
         insta::assert_snapshot!(message, @"JOB_ID_KEYS contradicts API_KEYS: they share a secret, so a client could forge job ids: make new secrets for JOB_ID_KEYS");

@@ -21,7 +21,7 @@ use crate::extract::{self, Caller};
 use crate::fleet;
 use crate::metrics::{self, Enqueued};
 use crate::problem::{Code, FieldError, Problem};
-use crate::view::{POLL_AFTER_SECONDS, status_schema, words};
+use crate::view::{poll_after, status_schema, words};
 
 /// Longest deadline, in seconds: a day.
 pub const MAX_DEADLINE_SECONDS: u32 = 86_400;
@@ -103,6 +103,10 @@ pub struct AcceptedJob {
     /// When it was accepted.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
+    /// Seconds until it will probably be done; absent when nobody can say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1)]
+    pub eta_seconds: Option<u64>,
 }
 
 /// Submits one job
@@ -204,7 +208,13 @@ impl SubmitRequest {
 impl AcceptedJob {
     /// Makes the answer for a job that the queue has just confirmed.
     pub fn queued(api: &Api, job: &Job) -> Self {
-        Self { id: job.id, status: Status::Queued, status_url: api.links.job(&job.id), created_at: job.submitted_at }
+        Self {
+            id: job.id,
+            status: Status::Queued,
+            status_url: api.links.job(&job.id),
+            created_at: job.submitted_at,
+            eta_seconds: api.eta_of_accepted(),
+        }
     }
 }
 
@@ -231,6 +241,7 @@ pub async fn replayed(api: &Api, job: &Job) -> Result<Option<AcceptedJob>, Probl
         status,
         status_url: api.links.job(&job.id),
         created_at: record.submitted_at.unwrap_or(job.submitted_at),
+        eta_seconds: None,
     }))
 }
 
@@ -283,7 +294,8 @@ fn text_schema(description: &str, schema_type: SchemaType, max_chars: usize, pat
 
 fn accepted(job: AcceptedJob) -> Response {
     let location = [(header::LOCATION, job.status_url.clone()), (header::CACHE_CONTROL, "no-store".to_owned())];
-    let retry_after = (!job.status.is_final()).then(|| [(header::RETRY_AFTER, POLL_AFTER_SECONDS.to_string())]);
+    let retry_after =
+        (!job.status.is_final()).then(|| [(header::RETRY_AFTER, poll_after(job.eta_seconds).to_string())]);
     match retry_after {
         Some(retry_after) => (StatusCode::ACCEPTED, location, retry_after, Json(job)).into_response(),
         None => (StatusCode::ACCEPTED, location, Json(job)).into_response(),

@@ -14,6 +14,14 @@ use crate::settings::Origin;
 /// Seconds a client should wait before it asks again. A picture takes 5 to 15 s; the queue comes on top.
 pub const POLL_AFTER_SECONDS: u64 = 2;
 
+/// Longest time between two polls that a client is asked for: what it is told may turn out to be too much.
+const MAX_POLL_AFTER_SECONDS: u64 = 60;
+
+/// Returns when a client should ask again for a job that may be done in `eta_seconds`: shortly before, and after that often.
+pub fn poll_after(eta_seconds: Option<u64>) -> u64 {
+    eta_seconds.map_or(POLL_AFTER_SECONDS, |eta| (eta * 4 / 5).clamp(POLL_AFTER_SECONDS, MAX_POLL_AFTER_SECONDS))
+}
+
 /// The origins that the URLs in answers start with.
 #[derive(Debug, Clone)]
 pub struct Links {
@@ -68,6 +76,10 @@ pub struct JobView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, format = DateTime, required = false)]
     pub deadline_at: Option<Timestamp>,
+    /// Seconds until it will probably be done; absent when it is, or when nobody can say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1)]
+    pub eta_seconds: Option<u64>,
     /// Attempts begun.
     pub attempts: u32,
     /// What the picture shows, as the request had it. Absent without one, and before a worker has taken the job.
@@ -220,6 +232,7 @@ impl JobView {
             updated_at: record.map(|record| record.updated_at),
             finished_at: record.and_then(|record| record.finished_at),
             deadline_at: record.and_then(|record| record.deadline_at),
+            eta_seconds: None,
             attempts: record.map_or(0, |record| record.attempts),
             alt_text: record.and_then(|record| record.alt_text.clone()),
             image: image.map(|image| ImageView {
@@ -253,7 +266,7 @@ impl JobView {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
         } else {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(POLL_AFTER_SECONDS));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(poll_after(self.eta_seconds)));
         }
         headers
     }

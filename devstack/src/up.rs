@@ -28,6 +28,12 @@ pub(crate) struct UpArgs {
     /// Time the model takes: `800ms`, `200ms..2s`, or `lognormal:MEDIAN,P99`.
     #[arg(long, env = "BEDROCK_STANDIN_LATENCY", default_value = "lognormal:800ms,2500ms", value_name = "LATENCY")]
     model_latency: Latency,
+    /// Give batches a queue of their own, so that single jobs do not wait behind them.
+    #[arg(long, env = "DEV_LANES")]
+    lanes: bool,
+    /// Promise a picture within so many seconds: pending jobs then tell when they will be done.
+    #[arg(long, env = "DEV_PICTURE_WITHIN_SECONDS", value_name = "SECONDS")]
+    picture_within: Option<u32>,
     #[command(flatten)]
     ports: PortArgs,
 }
@@ -39,10 +45,13 @@ pub(crate) async fn up(dir: &Path, args: UpArgs) -> Outcome {
     if !args.no_build && !build().await? {
         return Err("the build failed: see above".into());
     }
+    let promise = |seconds: u32| ("PICTURE_WITHIN_SECONDS".to_owned(), seconds.to_string());
     let options = StackOptions {
+        api_env: args.picture_within.map(promise).into_iter().collect(),
         ports: Ports::from(&args.ports),
         aws: args.aws,
         workers: usize::from(args.workers),
+        lanes: args.lanes,
         portal: true,
         print: true,
         log_filter: args.log_filter,
@@ -75,6 +84,7 @@ fn summary(stack: &Stack) -> String {
     let (api, key) = (&endpoints.api_url, stack.api_key());
     let admin = stack.admin_urls().join("  ");
     let (email, password, code) = stack.portal_access();
+    let batches = endpoints.batch_queue_url.as_ref().map(|url| format!("\n  batches      {url}")).unwrap_or_default();
     let portal = stack.portal_url().unwrap_or("(none)");
     format!(
         "
@@ -89,7 +99,7 @@ The stack is up. Ctrl-C stops it; what is queued and stored stays.
   CDN          {}
   admin        {admin}   (/live /ready /metrics)
   SQS          {}
-  queue        {}
+  queue        {}{batches}
   dead letter  {}
   S3           {}   (bucket {})
   Bedrock      {}

@@ -1,4 +1,4 @@
-//! The port to the job queue and its dead-letter queue, and its SQS adapter.
+//! The port to the queues of both lanes and their dead-letter queue, and its SQS adapter.
 
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub struct RawLetter {
     pub receive_count: Option<u32>,
     /// When it was sent to the job queue: its age runs from there.
     pub sent_at: Option<Timestamp>,
+    /// Name of the queue that it was moved from; none when it was sent here directly.
+    pub from: Option<String>,
 }
 
 /// The job queue and its dead-letter queue.
@@ -51,6 +53,9 @@ pub struct RawLetter {
 pub trait Queues: Send + Sync {
     /// Returns how much is in the job queue.
     async fn jobs(&self) -> Result<Depth, Fault>;
+
+    /// Returns how much is in the queue of batches, if there is one.
+    async fn batches(&self) -> Result<Option<Depth>, Fault>;
 
     /// Returns how much is in the dead-letter queue.
     async fn dead_letters(&self) -> Result<Depth, Fault>;
@@ -61,18 +66,19 @@ pub trait Queues: Send + Sync {
     /// Makes a dead letter visible again.
     async fn put_back(&self, receipt: &str) -> Result<(), Fault>;
 
-    /// Sends a message to the job queue and returns its id.
-    async fn send(&self, body: &str, tenant: &TenantId) -> Result<String, Fault>;
+    /// Sends a dead letter to the queue that it came from, the job queue if that is not known, and returns its new id.
+    async fn send_back(&self, letter: &RawLetter, tenant: &TenantId) -> Result<String, Fault>;
 
     /// Deletes a dead letter.
     async fn remove(&self, receipt: &str) -> Result<(), Fault>;
 }
 
-/// The two queues on SQS.
+/// The queues on SQS.
 #[derive(Debug, Clone)]
 pub struct SqsQueues {
     client: Client,
     queue_url: String,
+    batch_url: Option<String>,
     dead_letter_url: String,
 }
 
@@ -86,7 +92,13 @@ impl SqsQueues {
             Some(url) => url,
             None => find_dead_letter_url(&client, &queue_url).await?,
         };
-        Ok(Self { client, queue_url, dead_letter_url })
+        Ok(Self { client, queue_url, batch_url: None, dead_letter_url })
+    }
+
+    /// Adds the second lane, whose dead letters are in the same dead-letter queue.
+    #[must_use]
+    pub fn with_batches(self, batch_url: Option<String>) -> Self {
+        Self { batch_url, ..self }
     }
 
     async fn depth(&self, url: &str) -> Result<Depth, Fault> {
@@ -128,6 +140,13 @@ impl Queues for SqsQueues {
         self.depth(&self.queue_url).await
     }
 
+    async fn batches(&self) -> Result<Option<Depth>, Fault> {
+        match &self.batch_url {
+            Some(url) => self.depth(url).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     async fn dead_letters(&self) -> Result<Depth, Fault> {
         self.depth(&self.dead_letter_url).await
     }
@@ -142,6 +161,7 @@ impl Queues for SqsQueues {
             .visibility_timeout(i32::try_from(HIDDEN.as_secs()).expect("two minutes"))
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
+            .message_system_attribute_names(MessageSystemAttributeName::DeadLetterQueueSourceArn)
             .send()
             .await
             .map_err(|error| failed(&error))?;
@@ -153,10 +173,12 @@ impl Queues for SqsQueues {
         request.receipt_handle(receipt).visibility_timeout(0).send().await.map(drop).map_err(|error| failed(&error))
     }
 
-    async fn send(&self, body: &str, tenant: &TenantId) -> Result<String, Fault> {
+    async fn send_back(&self, letter: &RawLetter, tenant: &TenantId) -> Result<String, Fault> {
+        let is_from = |url: &&String| letter.from.as_deref().is_some_and(|name| url.rsplit('/').next() == Some(name));
+        let url = self.batch_url.as_ref().filter(is_from).unwrap_or(&self.queue_url);
         // As the API sends it: the tenant's share of a fair queue.
-        let request = self.client.send_message().queue_url(&self.queue_url).message_group_id(tenant.as_str());
-        let sent = request.message_body(body).send().await.map_err(|error| failed(&error))?;
+        let request = self.client.send_message().queue_url(url).message_group_id(tenant.as_str());
+        let sent = request.message_body(&letter.body).send().await.map_err(|error| failed(&error))?;
         Ok(sent.message_id.unwrap_or_default())
     }
 
@@ -170,9 +192,11 @@ fn letter(message: Message) -> Option<RawLetter> {
     let attribute = |name: MessageSystemAttributeName| message.attributes.as_ref()?.get(&name);
     let receive_count = attribute(MessageSystemAttributeName::ApproximateReceiveCount);
     let sent_at = attribute(MessageSystemAttributeName::SentTimestamp);
+    let from = attribute(MessageSystemAttributeName::DeadLetterQueueSourceArn);
     Some(RawLetter {
         receive_count: receive_count.and_then(|count| count.parse().ok()),
         sent_at: sent_at.and_then(|ms| ms.parse().ok()).and_then(|ms| Timestamp::from_millisecond(ms).ok()),
+        from: from.and_then(|arn| arn.rsplit(':').next()).map(str::to_owned),
         receipt: message.receipt_handle?,
         message_id: message.message_id.unwrap_or_default(),
         body: message.body.unwrap_or_default(),

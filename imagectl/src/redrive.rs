@@ -1,4 +1,4 @@
-//! Redrive: dead letters go back to the job queue, one by one, each written down before it moves.
+//! Redrive: dead letters go back to the queue that they came from, one by one, each written down before it moves.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::site::Site;
 /// What a redrive came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Redriven {
-    /// Sent to the job queue and taken out of the dead-letter queue; with `dry_run`, what would have been.
+    /// Sent to the queue that they came from and taken out of the dead-letter queue; with `dry_run`, what would have been.
     pub redriven: u64,
     /// Left alone because they were not asked for.
     pub others: u64,
@@ -34,7 +34,7 @@ pub struct Redriven {
     pub audit: Option<String>,
 }
 
-/// Sends dead letters back to the job queue.
+/// Sends dead letters back to the queue that they came from.
 ///
 /// First the new message, then the old one is deleted: whatever happens between the two, the job is in a queue. Not by
 /// `StartMessageMoveTask`, which takes all or nothing and writes nothing down (docs/adr/0021-operating.md).
@@ -118,7 +118,7 @@ impl Run<'_> {
         let entry =
             Action::Redrive { job_id: job.id, message_id, tenant: &job.tenant, code: &letter.code, fault, which };
         self.audit.append(entry).await?;
-        if let Err(fault) = self.site.queues.send(&letter.raw.body, &job.tenant).await {
+        if let Err(fault) = self.site.queues.send_back(&letter.raw, &job.tenant).await {
             let reason = fault.to_string();
             self.audit.append(Action::RedriveFailed { job_id: job.id, message_id, reason }).await?;
             return Err(fault);

@@ -35,6 +35,9 @@ pub struct TargetSettings {
     /// URL of the job queue.
     #[arg(long, global = true, env = "SQS_QUEUE_URL", value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     pub sqs_queue_url: Option<String>,
+    /// URL of the queue of batches, where the fleet has two lanes.
+    #[arg(long, global = true, env = "SQS_BATCH_QUEUE_URL", value_name = "URL")]
+    pub sqs_batch_queue_url: Option<String>,
     /// URL of the dead-letter queue [default: what the job queue's redrive policy names].
     #[arg(long, global = true, env = "DEAD_LETTER_QUEUE_URL", value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     pub dead_letter_queue_url: Option<String>,
@@ -99,7 +102,7 @@ pub enum LettersCommand {
     List(ListSettings),
     /// Shows one. Its prompt is shown too: it is the message itself.
     Show(LetterSettings),
-    /// Sends some or all back to the job queue. Each is written down before it moves.
+    /// Sends some or all back to the queue that they came from. Each is written down before it moves.
     Redrive(RedriveSettings),
 }
 

@@ -41,6 +41,8 @@ struct Endpoints {
     sqs_url: String,
     s3_url: String,
     queue_url: String,
+    #[serde(default)]
+    batch_queue_url: Option<String>,
     dead_letter_url: String,
     bucket: String,
     #[serde(default)]
@@ -85,6 +87,7 @@ impl Site {
         };
         let (sqs, s3) = (sqs_client(&at(&endpoints.sqs_url)), s3_client(&at(&endpoints.s3_url)));
         let queues = SqsQueues::open(sqs, endpoints.queue_url, Some(endpoints.dead_letter_url)).await?;
+        let queues = queues.with_batches(endpoints.batch_queue_url);
         Ok(Self {
             queues: Arc::new(queues),
             objects: Arc::new(S3Objects::new(s3, endpoints.bucket)),
@@ -107,6 +110,7 @@ impl Site {
             None => Arc::new(NoFleet),
         };
         let queues = SqsQueues::open(sqs_client(&config), queue_url, settings.dead_letter_queue_url.clone()).await?;
+        let queues = queues.with_batches(settings.sqs_batch_queue_url.clone().filter(|url| !url.is_empty()));
         Ok(Self {
             queues: Arc::new(queues),
             objects: Arc::new(S3Objects::new(s3_client(&config), bucket)),

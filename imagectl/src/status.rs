@@ -25,6 +25,9 @@ const READS_AT_A_TIME: usize = 16;
 pub struct PipelineStatus {
     pub at: Timestamp,
     pub jobs: Depth,
+    /// The second lane, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batches: Option<Depth>,
     pub dead_letters: Depth,
     pub pauses: Pauses,
     pub fleet: FleetLook,
@@ -60,10 +63,10 @@ pub struct Holder {
 /// When queue or bucket cannot be used. What cannot be seen of the workers is told as a gap.
 pub async fn status(site: &Site, settings: &StatusSettings) -> Result<PipelineStatus, Fault> {
     let claims = claims(site, settings);
-    let (jobs, dead_letters, pauses, fleet, claims) =
-        tokio::join!(site.queues.jobs(), site.queues.dead_letters(), pause::read(site), site.fleet.look(), claims);
-    let PausesView { pauses } = pauses?;
-    Ok(PipelineStatus { at: (site.now)(), jobs: jobs?, dead_letters: dead_letters?, pauses, fleet, claims: claims? })
+    let queues = async { tokio::try_join!(site.queues.jobs(), site.queues.batches(), site.queues.dead_letters()) };
+    let (queues, pauses, fleet, claims) = tokio::join!(queues, pause::read(site), site.fleet.look(), claims);
+    let ((jobs, batches, dead_letters), PausesView { pauses }) = (queues?, pauses?);
+    Ok(PipelineStatus { at: (site.now)(), jobs, batches, dead_letters, pauses, fleet, claims: claims? })
 }
 
 async fn claims(site: &Site, settings: &StatusSettings) -> Result<Claims, Fault> {
@@ -115,8 +118,10 @@ impl fmt::Display for PipelineStatus {
             vec![name.to_owned(), waiting.to_string(), in_flight.to_string(), delayed.to_string(), age]
         };
         let age = self.fleet.oldest_message_seconds.map(|seconds| format!("{seconds:.0} s"));
-        let rows =
-            [row("jobs", &self.jobs, or_dash(age)), row("dead letters", &self.dead_letters, or_dash(None::<String>))];
+        let no_age = || or_dash(None::<String>);
+        let mut rows = vec![row("jobs", &self.jobs, or_dash(age))];
+        rows.extend(self.batches.iter().map(|depth| row("batches", depth, no_age())));
+        rows.push(row("dead letters", &self.dead_letters, no_age()));
         writeln!(f, "{}", table(&["queue", "waiting", "in flight", "delayed", "oldest"], &rows))?;
         writeln!(f, "{}", PausesView { pauses: self.pauses.clone() })?;
         let members = self.fleet.members.iter();

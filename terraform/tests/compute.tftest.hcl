@@ -216,3 +216,34 @@ run "a_fixed_image_rolls_back" {
     error_message = "rollback: possible with a fixed image."
   }
 }
+
+run "two_lanes" {
+  override_resource {
+    target = aws_sqs_queue.batches
+    values = {
+      arn = "arn:aws:sqs:ap-south-1:111111111111:image-pipeline-batches"
+      id  = "https://sqs.ap-south-1.amazonaws.com/111111111111/image-pipeline-batches"
+      url = "https://sqs.ap-south-1.amazonaws.com/111111111111/image-pipeline-batches"
+    }
+  }
+
+  variables {
+    batch_lane               = true
+    worker_interactive_slots = 2
+  }
+
+  assert {
+    condition     = jsondecode(one(aws_sqs_queue.batches[*].redrive_policy)) == jsondecode(aws_sqs_queue.jobs.redrive_policy) && one(aws_sqs_queue.batches[*].visibility_timeout_seconds) == aws_sqs_queue.jobs.visibility_timeout_seconds && one(aws_sqs_queue.batches[*].message_retention_seconds) == aws_sqs_queue.jobs.message_retention_seconds && one(aws_sqs_queue.batches[*].sqs_managed_sse_enabled) && length(aws_sqs_queue_policy.tls_only) == 3
+    error_message = "lanes_are_alike: the worker has one lease, one receive count and one dead-letter queue for both."
+  }
+
+  assert {
+    condition     = length(jsondecode(aws_sqs_queue_redrive_allow_policy.jobs_dead_letter.redrive_allow_policy).sourceQueueArns) == 2
+    error_message = "redrive_allow: a queue that may not use the dead-letter queue keeps its poison for ever."
+  }
+
+  assert {
+    condition     = local.api_environment.SQS_BATCH_QUEUE_URL == "https://sqs.ap-south-1.amazonaws.com/111111111111/image-pipeline-batches" && local.worker_environment.SQS_BATCH_QUEUE_URL == local.api_environment.SQS_BATCH_QUEUE_URL && local.worker_environment.INTERACTIVE_SLOTS == "2" && !contains(keys(local.worker_environment), "TENANT_SLOTS")
+    error_message = "lane_environment: what the API fills, the workers read."
+  }
+}

@@ -154,3 +154,29 @@ run "secrets" {
     error_message = "recovery: a secret deleted by mistake can be restored."
   }
 }
+
+run "roles_with_two_lanes" {
+  override_resource {
+    target = aws_sqs_queue.batches
+    values = {
+      arn = "arn:aws:sqs:ap-south-1:111111111111:image-pipeline-batches"
+      id  = "https://sqs.ap-south-1.amazonaws.com/111111111111/image-pipeline-batches"
+      url = "https://sqs.ap-south-1.amazonaws.com/111111111111/image-pipeline-batches"
+    }
+  }
+
+  variables {
+    batch_lane               = true
+    worker_interactive_slots = 2
+  }
+
+  assert {
+    condition     = { for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Sid => statement.Resource if contains(["ConsumeJobs", "ChangeLanes"], statement.Sid) } == { ConsumeJobs = ["arn:aws:sqs:ap-south-1:111111111111:image-pipeline-jobs", "arn:aws:sqs:ap-south-1:111111111111:image-pipeline-batches"], ChangeLanes = "arn:aws:sqs:ap-south-1:111111111111:image-pipeline-batches" } && [for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Action if statement.Sid == "ChangeLanes"] == [["sqs:SendMessage"]]
+    error_message = "lane_actions: workers receive from both queues, and send to that of batches alone."
+  }
+
+  assert {
+    condition     = [for statement in jsondecode(aws_iam_role_policy.api.policy).Statement : statement.Resource if statement.Sid == "Enqueue"] == [["arn:aws:sqs:ap-south-1:111111111111:image-pipeline-jobs", "arn:aws:sqs:ap-south-1:111111111111:image-pipeline-batches"]]
+    error_message = "lane_actions: the API sends to both queues."
+  }
+}

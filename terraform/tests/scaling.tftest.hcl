@@ -195,6 +195,67 @@ run "a_fleet_that_never_sleeps" {
   }
 }
 
+run "a_promise_is_one_number" {
+  variables {
+    picture_within_seconds = 60
+  }
+
+  assert {
+    condition     = local.worker_backlog_per_instance == 48 && local.scaling_needed == "CEIL((visible + inflight) / 48)" && aws_cloudwatch_metric_alarm.metric["oldest-message"].threshold == 60 && strcontains(aws_cloudwatch_metric_alarm.metric["oldest-message"].alarm_description, "60 s") && local.api_environment.PICTURE_WITHIN_SECONDS == "60"
+    error_message = "one_promise: 4 slots and calls of 5 s do 48 jobs in the 60 s that are promised: the scaling, the alarm and the API have to mean the same."
+  }
+}
+
+run "a_backlog_that_is_given_wins" {
+  variables {
+    picture_within_seconds      = 60
+    worker_backlog_per_instance = 30
+  }
+
+  assert {
+    condition     = local.scaling_needed == "CEIL((visible + inflight) / 30)" && aws_cloudwatch_metric_alarm.metric["oldest-message"].threshold == 60
+    error_message = "one_promise: what is set is not derived."
+  }
+}
+
+run "no_promise" {
+  assert {
+    condition     = local.scaling_needed == "CEIL((visible + inflight) / 20)" && aws_cloudwatch_metric_alarm.metric["oldest-message"].threshold == 600 && !contains(keys(local.api_environment), "PICTURE_WITHIN_SECONDS")
+    error_message = "one_promise: without it, all is as it was."
+  }
+}
+
+run "a_promise_that_no_worker_can_keep" {
+  command = plan
+
+  variables {
+    picture_within_seconds = 9
+  }
+
+  expect_failures = [var.picture_within_seconds]
+}
+
+run "two_lanes_are_one_backlog" {
+  variables {
+    batch_lane = true
+  }
+
+  assert {
+    condition     = alltrue([for alarm in [aws_cloudwatch_metric_alarm.workers_needed, aws_cloudwatch_metric_alarm.workers_surplus, aws_cloudwatch_metric_alarm.queue_idle] : toset([for query in flatten([for query in alarm.metric_query : query.metric]) : "${query.metric_name} ${query.dimensions.QueueName}" if query.namespace == "AWS/SQS"]) == toset(flatten([for metric in ["ApproximateNumberOfMessagesVisible", "ApproximateNumberOfMessagesNotVisible"] : ["${metric} image-pipeline-jobs", "${metric} image-pipeline-batches"]])) && { for query in alarm.metric_query : query.id => query.expression if contains(["visible", "inflight"], query.id) } == { visible = "visible_jobs + visible_batches", inflight = "inflight_jobs + inflight_batches" }])
+    error_message = "lanes_are_added_up: workers are there for both queues: what waits in one of them alone would start too few, and idle would stop what is busy with the other."
+  }
+
+  assert {
+    condition     = alltrue([for alarm in [aws_cloudwatch_metric_alarm.workers_needed, aws_cloudwatch_metric_alarm.workers_surplus, aws_cloudwatch_metric_alarm.queue_idle, aws_cloudwatch_metric_alarm.fleet_at_maximum] : length([for query in alarm.metric_query : query if query.return_data == true]) == 1 && length(distinct(alarm.metric_query[*].id)) == length(alarm.metric_query)])
+    error_message = "metric_math_form: exactly one returned query, each id once."
+  }
+
+  assert {
+    condition     = strcontains(local.api_user_data, "SQS_BATCH_QUEUE_URL") && length(regexall("sqs get-queue-attributes", local.api_user_data)) == 2
+    error_message = "both_queues_stay_active: without data of one queue there is no sum, and nothing is scaled."
+  }
+}
+
 run "more_workers_than_the_quota_allows" {
   command = plan
 

@@ -23,7 +23,7 @@ TRAPS = [
     ("scaling.tf", "return_data = true", "return_data = false", "scaling", "metric_math_form"),
     ("scaling.tf", "QueueName = local.queue_name", "QueueName = local.dead_letter_name", "scaling", "scaling_dimensions"),
     ("worker.tf", '"GroupDesiredCapacity", ', "", "scaling", "group_metrics_enabled"),
-    ("scaling.tf", "CEIL((visible + inflight) / ${var.worker_backlog_per_instance})", "CEIL((visible + inflight) / desired)", "scaling", "no_division_by_the_fleet"),
+    ("scaling.tf", "CEIL((visible + inflight) / ${local.worker_backlog_per_instance})", "CEIL((visible + inflight) / desired)", "scaling", "no_division_by_the_fleet"),
     ("scaling.tf", "FILL(desired, REPEAT)", "FILL(desired, 0)", "scaling", "no_fill_with_a_number"),
     ("scaling.tf", "CEIL((visible + inflight)", "CEIL((FILL(visible, 0) + inflight)", "scaling", "no_fill_with_a_number"),
     ("templates/image-queue-touch.timer", "OnUnitActiveSec=5min", "OnUnitActiveSec=12h", "scaling", "queue_stays_active"),

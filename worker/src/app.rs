@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::circuit::Circuit;
-use crate::consumer::{Consumer, Drained};
+use crate::consumer::{Consumer, Drained, Lanes};
 use crate::cpu::CpuPool;
 use crate::delivery::DeliveryHandler;
 use crate::generate::Generator;
+use crate::lane::BatchLane;
 use crate::lease::Terms;
 use crate::models::Models;
 use crate::pipeline::{Clock, Pipeline, render_gate};
@@ -29,6 +30,8 @@ use crate::store::ObjectStore;
 /// The ports of a worker.
 pub struct Ports {
     pub queue: Arc<dyn JobQueue>,
+    /// The second lane, where there is one.
+    pub batch: Option<BatchLane>,
     pub store: Arc<dyn ObjectStore>,
     pub generator: Arc<dyn Generator>,
     /// Asked while the other is out of order.
@@ -91,7 +94,6 @@ impl Worker {
             clock: ports.clock,
         };
         let handler = DeliveryHandler {
-            queue: Arc::clone(&ports.queue),
             pipeline,
             tasks: tasks.clone(),
             lease: Terms::new(settings.lease()),
@@ -99,10 +101,13 @@ impl Worker {
             worker: worker_name(),
             aborting: aborting.clone(),
         };
+        let slots = usize::from(settings.worker_slots);
+        let (kept, tenant_slots) = (settings.lanes.kept(slots), settings.lanes.of_one_tenant(slots));
         Consumer {
             queue: ports.queue,
             handler: Arc::new(handler),
-            slots: Slots::new(usize::from(settings.worker_slots)),
+            slots: Slots::new(slots, if ports.batch.is_some() { kept } else { 0 }),
+            lanes: ports.batch.map(|batch| Lanes::new(batch, slots, kept, tenant_slots)),
             models,
             circuit,
             pause: ports.pause,

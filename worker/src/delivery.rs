@@ -15,11 +15,11 @@ use uuid::Uuid;
 use crate::claim::{Claimant, call_window};
 use crate::disposition::{Disposition, Outcome};
 use crate::error::{Class, JobError, Kind};
+use crate::lane::Entrance;
 use crate::lease::{Lease, Terms};
 use crate::metrics;
 use crate::pipeline::Pipeline;
 use crate::queue::{Delivery, JobQueue};
-use crate::slots::InFlight;
 use crate::traces;
 
 /// Time to write that a job has failed when the grace is over: what is left of `GIVE_BACK_TIME` is for settling.
@@ -27,7 +27,6 @@ const LAST_WORD_TIME: Duration = Duration::from_secs(3);
 
 /// Handles deliveries. One per process.
 pub struct DeliveryHandler {
-    pub queue: Arc<dyn JobQueue>,
     pub pipeline: Pipeline,
     pub tasks: TaskTracker,
     pub lease: Terms,
@@ -48,18 +47,33 @@ enum Ended {
 }
 
 impl DeliveryHandler {
-    /// Handles one delivery under a lease, and settles it exactly once, here.
-    pub async fn handle(&self, delivery: Delivery, in_flight: InFlight) {
+    /// Handles one delivery of `queue` under a lease, from when it has its `place`, and settles it exactly once, here.
+    pub async fn handle<P: Send>(
+        &self,
+        queue: Arc<dyn JobQueue>,
+        delivery: Delivery,
+        place: impl Future<Output = P> + Send,
+    ) {
         let mut end = JobEnd::begin();
-        let lease = Lease::hold(&self.tasks, Arc::clone(&self.queue), delivery.receipt.clone(), self.lease);
+        let lease = Lease::hold(&self.tasks, Arc::clone(&queue), delivery.receipt.clone(), self.lease);
         let is_last = delivery.receive_count >= self.max_receive_count;
+        let mut in_flight = None;
         let ended = match Job::decode(&delivery.body) {
             Ok(job) => {
                 traces::queue_wait(&job, &delivery);
                 end.span = span_of(&job, &delivery);
                 end.traced = traces::delivery(&job, &delivery);
-                let processing = self.process(&job, &delivery, is_last, &lease).instrument(end.traced.clone());
-                processing.instrument(end.span.clone()).await
+                let claimant = self.claimant(&delivery);
+                let processing = async {
+                    tokio::select! {
+                        biased;
+                        place = place => in_flight = Some(place),
+                        () = lease.lost() => return Ended::LeaseLost,
+                        () = self.pipeline.stopping.cancelled() => return self.abort(&job, &claimant, is_last).await,
+                    }
+                    self.process(&job, &claimant, is_last, &lease).await
+                };
+                processing.instrument(end.traced.clone()).instrument(end.span.clone()).await
             }
             Err(error) => Ended::Processed(Err(undecodable(&error))),
         };
@@ -68,7 +82,7 @@ impl DeliveryHandler {
         async {
             lease.end().await;
             if let Some(disposition) = disposition {
-                self.settle(&delivery, disposition).await;
+                settle(queue.as_ref(), &delivery, disposition).await;
             }
         }
         .instrument(traced)
@@ -77,23 +91,57 @@ impl DeliveryHandler {
         drop(in_flight);
     }
 
-    async fn process(&self, job: &Job, delivery: &Delivery, is_last: bool, lease: &Lease) -> Ended {
-        let claimant = Claimant {
+    /// Puts a delivery of `queue` that nobody has begun into the batch lane, and then takes it out of its own. Returns
+    /// whether it is there; should it be in both, the claim makes one job of two messages.
+    pub async fn change_lanes(
+        &self,
+        queue: &Arc<dyn JobQueue>,
+        batch: &dyn Entrance,
+        delivery: &Delivery,
+        job: &Job,
+    ) -> bool {
+        let span = span_of(job, delivery);
+        async {
+            let lease = Lease::hold(&self.tasks, Arc::clone(queue), delivery.receipt.clone(), self.lease);
+            let put = batch.put(delivery.body.clone(), &job.tenant).await;
+            lease.end().await;
+            match put {
+                Ok(()) => {
+                    metrics::changed_lanes();
+                    tracing::info!("its tenant has too many single jobs, this one goes to the batch lane");
+                    settle(queue.as_ref(), delivery, Disposition::Delete).await;
+                    true
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "job could not be put into the batch lane, doing it here");
+                    false
+                }
+            }
+        }
+        .instrument(span)
+        .await
+    }
+
+    fn claimant(&self, delivery: &Delivery) -> Claimant {
+        Claimant {
             token: Uuid::new_v4(),
             worker: self.worker.clone(),
             message_id: delivery.message_id.clone(),
             receive_count: delivery.receive_count,
             duration: self.pipeline.attempt_timeout,
             call_window: call_window(self.pipeline.sources.model_timeout),
-        };
-        let processing = AssertUnwindSafe(self.pipeline.process(job, &claimant, is_last)).catch_unwind();
+        }
+    }
+
+    async fn process(&self, job: &Job, claimant: &Claimant, is_last: bool, lease: &Lease) -> Ended {
+        let processing = AssertUnwindSafe(self.pipeline.process(job, claimant, is_last)).catch_unwind();
         tokio::select! {
             biased;
             ended = processing => Ended::Processed(ended.unwrap_or_else(|_| {
                 Err(JobError::new(Kind::CpuTaskPanicked, "processing panicked, see the log of the panic"))
             })),
             () = lease.lost() => Ended::LeaseLost,
-            () = self.aborting.cancelled() => self.abort(job, &claimant, is_last).await,
+            () = self.aborting.cancelled() => self.abort(job, claimant, is_last).await,
         }
     }
 
@@ -111,17 +159,17 @@ impl DeliveryHandler {
             }
         }
     }
+}
 
-    async fn settle(&self, delivery: &Delivery, disposition: Disposition) {
-        let settled = match disposition {
-            Disposition::Delete => self.queue.delete(&delivery.receipt).await,
-            Disposition::RetryAfter(wait) => self.queue.set_visibility(&delivery.receipt, wait).await,
-            // The queue moves it at the next receive once its count is used up; until then it comes back at once.
-            Disposition::LeaveToDeadLetter => self.queue.set_visibility(&delivery.receipt, Duration::ZERO).await,
-        };
-        if let Err(error) = settled {
-            tracing::warn!(%error, ?disposition, "delivery could not be settled, it will come back");
-        }
+async fn settle(queue: &dyn JobQueue, delivery: &Delivery, disposition: Disposition) {
+    let settled = match disposition {
+        Disposition::Delete => queue.delete(&delivery.receipt).await,
+        Disposition::RetryAfter(wait) => queue.set_visibility(&delivery.receipt, wait).await,
+        // The queue moves it at the next receive once its count is used up; until then it comes back at once.
+        Disposition::LeaveToDeadLetter => queue.set_visibility(&delivery.receipt, Duration::ZERO).await,
+    };
+    if let Err(error) = settled {
+        tracing::warn!(%error, ?disposition, "delivery could not be settled, it will come back");
     }
 }
 

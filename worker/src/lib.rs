@@ -4,6 +4,8 @@
 pub mod app;
 pub mod settings;
 pub mod consumer;
+pub mod lane;
+pub mod tenants;
 pub mod slots;
 pub mod delivery;
 pub mod lease;

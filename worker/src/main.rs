@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 use worker::app::{Ports, Worker, system_clock};
 use worker::generate::bedrock::{self, BedrockGenerator};
 use worker::generate::{BedrockRegister, Generator, OpenAiGenerator, StabilityModel};
+use worker::lane::BatchLane;
 use worker::lifecycle::{InstanceMetadata, TerminationHook};
 use worker::metrics;
 use worker::model_life::{ModelRegister, READ_EVERY, Standing};
-use worker::queue::SqsQueue;
+use worker::queue::{JobQueue, SqsQueue};
 use worker::quota::TimetableStore;
 use worker::reconcile;
 use worker::settings::{ModelFallback, ModelSource, Settings};
@@ -95,7 +96,12 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let wait = Duration::from_secs(settings.receive_wait_seconds);
     let store = Arc::new(S3Store::new(&config, settings.s3_bucket_name.clone()));
     let pause = Followed::default();
+    let batch = settings.lanes.batch_queue_url().map(|url| {
+        let queue = Arc::new(SqsQueue::new(&config, url.to_owned(), wait, settings.lease()));
+        BatchLane { queue: Arc::clone(&queue) as Arc<dyn JobQueue>, entrance: queue }
+    });
     let ports = Ports {
+        batch,
         queue: Arc::new(SqsQueue::new(&config, settings.sqs_queue_url.clone(), wait, settings.lease())),
         store: Arc::clone(&store) as Arc<dyn ObjectStore>,
         generator,

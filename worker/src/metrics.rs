@@ -6,6 +6,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 
 use crate::cpu::{CPU_TASK_SECONDS, CPU_TASKS};
 use crate::error::Kind;
+use crate::lane::Lane;
 
 /// What a metric is, for the catalogue in docs/metrics.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +35,12 @@ const PAUSED: &str = "worker_paused";
 const MODEL_FALLBACK: &str = "worker_model_fallback";
 const MODEL_LIFE: &str = "worker_model_life";
 const RECEIVES: &str = "worker_receives_total";
+const LANE_CHANGES: &str = "worker_lane_changes_total";
 const DELETE_ENTRIES: &str = "worker_delete_entries";
 const VISIBILITY_ENTRIES: &str = "worker_visibility_entries";
 
 /// The catalogue, held to docs/metrics.md by a test.
-pub const CATALOGUE: [MetricInfo; 22] = [
+pub const CATALOGUE: [MetricInfo; 23] = [
     MetricInfo { name: JOBS, kind: "counter", labels: "outcome", help: "Deliveries by how their processing ended" },
     MetricInfo {
         name: JOB_DURATION,
@@ -118,7 +120,13 @@ pub const CATALOGUE: [MetricInfo; 22] = [
         labels: "state",
         help: "1 for where the model is in its life, 0 for the others; all 0 while that cannot be read",
     },
-    MetricInfo { name: RECEIVES, kind: "counter", labels: "result", help: "Calls to receive by result" },
+    MetricInfo { name: RECEIVES, kind: "counter", labels: "lane, result", help: "Calls to receive by lane and result" },
+    MetricInfo {
+        name: LANE_CHANGES,
+        kind: "counter",
+        labels: "",
+        help: "Single jobs put into the batch lane because their tenant had too many",
+    },
     MetricInfo { name: DELETE_ENTRIES, kind: "histogram", labels: "", help: "Deliveries in one DeleteMessageBatch" },
     MetricInfo {
         name: VISIBILITY_ENTRIES,
@@ -238,9 +246,11 @@ pub fn describe() {
     for result in ["used", "missed"] {
         counter!(QUOTA_DEPARTURES, "result" => result).increment(0);
     }
-    for result in ["messages", "empty", "failed"] {
-        counter!(RECEIVES, "result" => result).increment(0);
+    for (lane, result) in Lane::ALL.iter().flat_map(|lane| ["messages", "empty", "failed"].map(|result| (lane, result)))
+    {
+        counter!(RECEIVES, "lane" => lane.as_str(), "result" => result).increment(0);
     }
+    counter!(LANE_CHANGES).increment(0);
     for step in Step::ALL {
         drop(histogram!(STEP_DURATION, "step" => step.as_str()));
     }
@@ -341,6 +351,10 @@ pub fn changing_visibility(entries: usize) {
     histogram!(VISIBILITY_ENTRIES).record(entries as f64);
 }
 
-pub fn received(result: &'static str) {
-    counter!(RECEIVES, "result" => result).increment(1);
+pub fn received(lane: Lane, result: &'static str) {
+    counter!(RECEIVES, "lane" => lane.as_str(), "result" => result).increment(1);
+}
+
+pub fn changed_lanes() {
+    counter!(LANE_CHANGES).increment(1);
 }

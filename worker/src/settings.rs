@@ -75,6 +75,8 @@ pub struct Settings {
     #[command(flatten)]
     pub openai: OpenAiSettings,
     #[command(flatten)]
+    pub lanes: LaneSettings,
+    #[command(flatten)]
     pub render: RenderSettings,
     #[command(flatten)]
     pub lifecycle: LifecycleSettings,
@@ -100,6 +102,45 @@ pub enum ModelFallback {
     /// A server with `OpenAI`'s images endpoint.
     #[value(name = "openai")]
     OpenAi,
+}
+
+/// Two lanes: single jobs do not wait behind batches, nor one tenant behind another.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Lanes")]
+pub struct LaneSettings {
+    /// URL of the queue of batches, the API's `SQS_BATCH_QUEUE_URL`. Without it there is one lane.
+    #[arg(long, env = "SQS_BATCH_QUEUE_URL", value_name = "URL")]
+    pub sqs_batch_queue_url: Option<String>,
+    /// Slots that batches never have, so that a single job starts at once; 0 is a quarter of the slots.
+    #[arg(long, env = "INTERACTIVE_SLOTS", default_value_t = 0, value_name = "COUNT")]
+    pub interactive_slots: u16,
+    /// Slots that the single jobs of one tenant may have at a time; 0 is all but `INTERACTIVE_SLOTS`. Twice as many more
+    /// wait under their leases, and what comes beyond goes to the batch lane.
+    #[arg(long, env = "TENANT_SLOTS", default_value_t = 0, value_name = "COUNT")]
+    pub tenant_slots: u16,
+}
+
+impl LaneSettings {
+    /// Returns the URL of the second queue; an empty one, which compose files write, is none.
+    pub fn batch_queue_url(&self) -> Option<&str> {
+        self.sqs_batch_queue_url.as_deref().filter(|url| !url.is_empty())
+    }
+
+    /// Returns how many of `slots` batches never have: 1 or more.
+    pub fn kept(&self, slots: usize) -> usize {
+        match usize::from(self.interactive_slots) {
+            0 => (slots / 4).max(1),
+            kept => kept,
+        }
+    }
+
+    /// Returns how many of `slots` one tenant's single jobs may have at a time: 1 or more.
+    pub fn of_one_tenant(&self, slots: usize) -> usize {
+        match usize::from(self.tenant_slots) {
+            0 => slots.saturating_sub(self.kept(slots)).max(1),
+            of_one => of_one,
+        }
+    }
 }
 
 /// How an EC2 instance learns that it is going to be terminated.
@@ -167,6 +208,32 @@ impl Settings {
         if self.model_fallback == ModelFallback::OpenAi {
             self.openai.source("MODEL_FALLBACK")?;
         }
+        let slots = usize::from(self.worker_slots);
+        let has_lanes = self.lanes.batch_queue_url().is_some();
+        Contradiction::unless(
+            has_lanes || self.lanes.interactive_slots == 0,
+            "INTERACTIVE_SLOTS",
+            "SQS_BATCH_QUEUE_URL",
+            || "slots are kept free of batches only where batches have a queue of their own: give its URL".into(),
+        )?;
+        Contradiction::unless(
+            has_lanes || self.lanes.tenant_slots == 0,
+            "TENANT_SLOTS",
+            "SQS_BATCH_QUEUE_URL",
+            || "what a tenant has too much of goes to the batch lane: give the URL of its queue".into(),
+        )?;
+        Contradiction::unless(
+            self.lanes.batch_queue_url() != Some(&self.sqs_queue_url),
+            "SQS_BATCH_QUEUE_URL",
+            "SQS_QUEUE_URL",
+            || "both are the same queue: batches need one of their own".into(),
+        )?;
+        Contradiction::unless(
+            !has_lanes || self.lanes.kept(slots) < slots,
+            "INTERACTIVE_SLOTS",
+            "WORKER_SLOTS",
+            || "batches would never have a slot: keep fewer, or have at least 2 slots".into(),
+        )?;
         let named = self.lifecycle.autoscaling_group_name.is_some() && self.lifecycle.lifecycle_hook_name.is_some();
         let none = self.lifecycle.autoscaling_group_name.is_none() && self.lifecycle.lifecycle_hook_name.is_none();
         Contradiction::unless(named || none, "AUTOSCALING_GROUP_NAME", "LIFECYCLE_HOOK_NAME", || {
@@ -229,12 +296,28 @@ mod tests {
             (&["--model-source", "openai"], "OPENAI_BASE_URL", "MODEL_SOURCE"),
             (&["--model-fallback", "openai", "--openai-base-url", "https://h"], "OPENAI_MODEL", "MODEL_FALLBACK"),
             (&["--model-source", "openai", "--model-fallback", "openai"], "MODEL_FALLBACK", "MODEL_SOURCE"),
+            (&["--interactive-slots", "4"], "INTERACTIVE_SLOTS", "SQS_BATCH_QUEUE_URL"),
+            (&["--tenant-slots", "4"], "TENANT_SLOTS", "SQS_BATCH_QUEUE_URL"),
+            (&["--sqs-batch-queue-url", "http://q"], "SQS_BATCH_QUEUE_URL", "SQS_QUEUE_URL"),
+            (&["--sqs-batch-queue-url", "b", "--interactive-slots", "16"], "INTERACTIVE_SLOTS", "WORKER_SLOTS"),
+            (&["--sqs-batch-queue-url", "b", "--worker-slots", "1"], "INTERACTIVE_SLOTS", "WORKER_SLOTS"),
             (&["--lifecycle-hook-name", "h"], "AUTOSCALING_GROUP_NAME", "LIFECYCLE_HOOK_NAME"),
             (&["--lifecycle-hook-name", "h", "--autoscaling-group-name", "g"], "LIFECYCLE_HOOK_NAME", "EC2_LIFECYCLE"),
         ] {
             let error = settings(extra).validate().unwrap_err();
             assert_eq!((error.first, error.second), (first, second), "{extra:?}");
         }
+    }
+
+    #[test]
+    fn lanes_share_the_slots() {
+        let lanes = |extra: &[&str]| settings(extra).lanes;
+        for (slots, kept, of_one) in [(2, 1, 1), (4, 1, 3), (16, 4, 12)] {
+            assert_eq!((lanes(&[]).kept(slots), lanes(&[]).of_one_tenant(slots)), (kept, of_one), "{slots} slots");
+        }
+        assert_eq!(lanes(&["--sqs-batch-queue-url", ""]).batch_queue_url(), None);
+        let given = lanes(&["--interactive-slots", "2", "--tenant-slots", "5"]);
+        assert_eq!((given.kept(16), given.of_one_tenant(16)), (2, 5));
     }
 
     #[test]

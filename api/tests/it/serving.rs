@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::app::{Application, Ports, ServeError, Stopped};
+use api::queue::Depth;
 use jiff::Timestamp;
 use service::readiness::Readiness;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,6 +34,43 @@ async fn read_all(mut stream: TcpStream) -> String {
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
     text
+}
+
+/// What a poll of a job that waits is answered with, where 24 wait and 12 are in hand.
+async fn poll_of_a_waiting_job(args: &[&str]) -> String {
+    let (settings, queue) = (settings(args), Arc::new(MemoryQueue::default()));
+    queue.says(Depth { waiting: 24, in_flight: 12 });
+    let records = Arc::new(MemoryRecords::default());
+    let ports = Ports { queue, records, now: Timestamp::now, pauses: Default::default() };
+    let application = Application::build(&settings, settings.validate().unwrap(), ports, Readiness::starting()).await;
+    let application = application.unwrap();
+    let (addr, shutdown) = (application.local_addr(), CancellationToken::new());
+    let serving = application.run_until_stopped(shutdown.clone().cancelled_owned());
+    let client = async {
+        let answer = read_all(open_poll(addr, "respond-async").await).await;
+        shutdown.cancel();
+        answer
+    };
+    tokio::join!(serving, client).1
+}
+
+#[tokio::test]
+async fn with_a_promise_a_waiting_job_tells_when_it_will_be_done() {
+    let answer = poll_of_a_waiting_job(&["--picture-within-seconds=60"]).await;
+    let after = |text: &str| -> u64 {
+        let (_, rest) = answer.split_once(text).unwrap_or_else(|| panic!("no {text} in {answer}"));
+        rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+    };
+    // Two a second leave the workers, each after six: 12 s behind the others and 6 in hand, less what this took.
+    let (eta, retry_after) = (after(r#""eta_seconds":"#), after("retry-after: "));
+    assert!((6..=18).contains(&eta), "{answer}");
+    assert_eq!(retry_after, eta * 4 / 5);
+}
+
+#[tokio::test]
+async fn without_a_promise_nothing_is_said() {
+    let answer = poll_of_a_waiting_job(&[]).await;
+    assert!(answer.contains("retry-after: 2") && !answer.contains("eta_seconds"), "{answer}");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod quota;
 mod api;
 mod api_load;
 mod api_report;
+mod fairness;
 
 use std::fmt;
 use std::io;
@@ -30,6 +31,7 @@ use crate::venv::VenvError;
 
 pub use api::ApiArgs;
 pub use api_report::ApiReport;
+pub use fairness::{FairnessArgs, FairnessReport};
 pub use peers::{PeersArgs, PeersReport};
 pub use quota::{QuotaArgs, QuotaReport};
 pub use report::Report;
@@ -78,6 +80,8 @@ pub struct BenchArgs {
 pub enum What {
     /// Accepts jobs, beside `FastAPI` with boto3 on the same SQS. Needs Python 3.10 and, once, the network.
     Api(ApiArgs),
+    /// One picture at a time, beside a batch of another tenant: with one queue, and with lanes. An hour with the defaults.
+    Fairness(FairnessArgs),
     /// Performs jobs, beside Python with Pillow and Node with sharp on the same queue. Needs Python 3.10, Node 20 and, once, the network.
     Peers(PeersArgs),
     /// Workers that share the model's quota, beside the same ones that each slow down when they are throttled.
@@ -90,6 +94,7 @@ pub enum What {
 pub enum Measured {
     Worker(Report),
     Api(Box<ApiReport>),
+    Fairness(FairnessReport),
     Peers(PeersReport),
     Quota(QuotaReport),
 }
@@ -100,6 +105,7 @@ impl Measured {
         match self {
             Self::Worker(report) => report.passed(),
             Self::Api(report) => report.passed(),
+            Self::Fairness(report) => report.passed(),
             Self::Peers(_) => true,
             Self::Quota(report) => report.passed(),
         }
@@ -111,6 +117,7 @@ impl fmt::Display for Measured {
         match self {
             Self::Worker(report) => report.fmt(f),
             Self::Api(report) => report.fmt(f),
+            Self::Fairness(report) => report.fmt(f),
             Self::Peers(report) => report.fmt(f),
             Self::Quota(report) => report.fmt(f),
         }
@@ -152,6 +159,7 @@ pub async fn bench(
     Ok(match &args.what {
         None => Measured::Worker(worker(args, dir, binaries_dir).await?),
         Some(What::Api(args)) => Measured::Api(Box::new(api::compare(args, dir, binaries_dir, workspace).await?)),
+        Some(What::Fairness(args)) => Measured::Fairness(fairness::compare(args, dir, binaries_dir).await?),
         Some(What::Peers(args)) => Measured::Peers(peers::compare(args, dir, binaries_dir, workspace).await?),
         Some(What::Quota(args)) => Measured::Quota(quota::compare(args, dir, binaries_dir).await?),
     })

@@ -65,6 +65,9 @@ pub struct Endpoints {
     pub s3_url: String,
     pub bedrock_url: String,
     pub queue_url: String,
+    /// Of the second lane, if there is one.
+    #[serde(default)]
+    pub batch_queue_url: Option<String>,
     pub dead_letter_url: String,
     pub bucket: String,
     /// Origins of the admin ports: the API's, then the workers'.

@@ -30,7 +30,7 @@ pub use local_aws::LocalAwsKind;
 pub use options::StackOptions;
 pub use ports::{PortArgs, PortError, Ports};
 pub use process::{Change, NotReady};
-pub use provision::{BUCKET, DEAD_LETTER_QUEUE, LEASE_SECONDS, MAX_RECEIVE_COUNT, ProvisionError, QUEUE};
+pub use provision::{BATCH_QUEUE, BUCKET, DEAD_LETTER_QUEUE, LEASE_SECONDS, MAX_RECEIVE_COUNT, ProvisionError, QUEUE};
 pub use settings::TENANT;
 pub use watchdog::{STOP_GRACE, watch};
 
@@ -116,6 +116,7 @@ impl Stack {
             s3_url: aws.s3_url(),
             bedrock_url: format!("http://{}", stand_ins.bedrock.local_addr()),
             queue_url: queues.queue_url,
+            batch_queue_url: options.lanes.then_some(queues.batch_url),
             dead_letter_url: queues.dead_letter_url,
             bucket: BUCKET.to_owned(),
             admin_urls: Vec::new(),
@@ -261,6 +262,11 @@ impl Stack {
 
     pub fn queue_url(&self) -> &str {
         &self.endpoints.queue_url
+    }
+
+    /// Returns the queue of batches, if the stack has two lanes.
+    pub fn batch_queue_url(&self) -> Option<&str> {
+        self.endpoints.batch_queue_url.as_deref()
     }
 
     pub fn dead_letter_url(&self) -> &str {

@@ -19,6 +19,8 @@ pub struct StackOptions {
     pub ports: Ports,
     /// Number of workers.
     pub workers: usize,
+    /// Give batches a queue of their own.
+    pub lanes: bool,
     /// Start the portal as well.
     pub portal: bool,
     /// How the Bedrock stand-in answers.
@@ -49,6 +51,7 @@ impl StackOptions {
             aws: LocalAwsKind::Embedded,
             ports: Ports::ANY,
             workers: 2,
+            lanes: false,
             portal: false,
             bedrock: BedrockOptions { detail: Detail::Cheap, ..BedrockOptions::default() },
             api_env: Vec::new(),

@@ -1,4 +1,4 @@
-//! The queue, its dead-letter queue and the bucket, as Terraform makes them on AWS.
+//! The queues of both lanes, their dead-letter queue and the bucket, as Terraform makes them on AWS.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,6 +17,8 @@ use crate::embedded::REGION;
 
 /// Name of the queue.
 pub const QUEUE: &str = "image-jobs";
+/// Name of the queue of batches, for a fleet with two lanes.
+pub const BATCH_QUEUE: &str = "image-batches";
 /// Name of the dead-letter queue.
 pub const DEAD_LETTER_QUEUE: &str = "image-jobs-dead-letter";
 /// Name of the bucket.
@@ -45,17 +47,20 @@ pub struct ProvisionError {
     reason: String,
 }
 
-/// URLs of the two queues.
+/// URLs of the queues.
 #[derive(Debug, Clone)]
 pub struct Queues {
     pub queue_url: String,
+    /// Of the second lane.
+    pub batch_url: String,
+    /// Of both lanes: a dead letter tells from which queue it came.
     pub dead_letter_url: String,
 }
 
 /// The longest there is: a message keeps its age when it is moved, so this must be more than the job queue's 4 days.
 const DEAD_LETTER_RETENTION_SECONDS: u32 = 14 * 24 * 3600;
 
-/// Creates both queues; they may exist already.
+/// Creates the queues; they may exist already.
 ///
 /// # Errors
 /// When SQS refuses, for instance because a queue exists with other attributes.
@@ -77,8 +82,9 @@ pub async fn queues(client: &aws_sdk_sqs::Client) -> Result<Queues, ProvisionErr
         (QueueAttributeName::RedrivePolicy, redrive.to_string()),
         (QueueAttributeName::VisibilityTimeout, LEASE_SECONDS.to_string()),
     ]);
-    let queue_url = queue(client, QUEUE, attributes).await?;
-    Ok(Queues { queue_url, dead_letter_url })
+    let queue_url = queue(client, QUEUE, attributes.clone()).await?;
+    let batch_url = queue(client, BATCH_QUEUE, attributes).await?;
+    Ok(Queues { queue_url, batch_url, dead_letter_url })
 }
 
 async fn queue(

@@ -32,6 +32,7 @@ pub(crate) const FOREIGN: &[&str] = &[
     "all_proxy",
     "PUBLIC_URL",
     "TRUSTED_PROXIES",
+    "SQS_BATCH_QUEUE_URL",
 ];
 
 pub(crate) struct ChildSettings<'a> {
@@ -59,6 +60,9 @@ impl ChildSettings<'_> {
             ("LOG_FORMAT", if text { "text" } else { "json" }),
             ("LOG_FILTER", &self.options.log_filter),
         ]);
+        if let Some(url) = &self.endpoints.batch_queue_url {
+            env.extend(pairs([("SQS_BATCH_QUEUE_URL", url)]));
+        }
         env.extend(own);
         env
     }

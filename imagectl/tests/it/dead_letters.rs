@@ -48,6 +48,21 @@ async fn each_is_listed_with_its_code_and_stays() {
 }
 
 #[tokio::test]
+async fn each_goes_back_to_the_lane_that_it_came_from() {
+    let embedded = Embedded::start().await;
+    let of_a_batch = embedded.dead_of_a_batch().await;
+    let single = embedded.exhausted("model_failed").await;
+    assert_eq!(embedded.site.queues.batches().await.unwrap().unwrap().waiting, 0);
+    let done = redriven(&embedded.site, &which(None, None)).await;
+    assert_eq!((done.redriven, done.left_behind), (2, 0));
+    assert_eq!(embedded.site.queues.batches().await.unwrap().unwrap().waiting, 1);
+    let north = Some("north".to_owned());
+    let batches = embedded.received_from(&embedded.urls.batch_url).await;
+    assert_eq!(batches, [(of_a_batch.encode(), north.clone())]);
+    assert_eq!(embedded.received().await, [(single.encode(), north)]);
+}
+
+#[tokio::test]
 async fn those_with_a_code_go_back_and_the_others_stay() {
     let embedded = Embedded::start().await;
     let wanted = [embedded.exhausted("model_failed").await, embedded.exhausted("model_failed").await];

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
 use devstack::embedded::sqs::SqsOptions;
 use devstack::embedded::{EmbeddedS3, EmbeddedSqs, s3_client, sqs_client};
-use devstack::stack::BUCKET;
 use devstack::stack::provision::{self, Queues as Urls};
+use devstack::stack::{BUCKET, MAX_RECEIVE_COUNT};
 use imagectl::fault::Fault;
 use imagectl::fleet::NoFleet;
 use imagectl::objects::S3Objects;
@@ -42,6 +42,7 @@ impl Embedded {
         provision::bucket(&s3).await.unwrap();
         // The dead-letter queue is found by the redrive policy.
         let queues = SqsQueues::open(sqs.clone(), urls.queue_url.clone(), None).await.unwrap();
+        let queues = queues.with_batches(Some(urls.batch_url.clone()));
         let site = Site {
             queues: Arc::new(queues),
             objects: Arc::new(S3Objects::new(s3.clone(), BUCKET.to_owned())),
@@ -76,9 +77,26 @@ impl Embedded {
 
     /// Takes everything out of the job queue: bodies with their message groups.
     pub async fn received(&self) -> Vec<(String, Option<String>)> {
+        self.received_from(&self.urls.queue_url).await
+    }
+
+    /// A job of a batch that was handed over until it was dead.
+    pub async fn dead_of_a_batch(&self) -> Job {
+        let job = job();
+        let url = &self.urls.batch_url;
+        self.sqs.send_message().queue_url(url).message_body(job.encode()).send().await.unwrap();
+        // The receive after the last one moves it.
+        for _ in 0..=MAX_RECEIVE_COUNT {
+            self.sqs.receive_message().queue_url(url).visibility_timeout(0).send().await.unwrap();
+        }
+        job
+    }
+
+    /// Takes everything out of a queue: bodies with their message groups.
+    pub async fn received_from(&self, queue_url: &str) -> Vec<(String, Option<String>)> {
         let mut received = Vec::new();
         loop {
-            let request = self.sqs.receive_message().queue_url(&self.urls.queue_url).max_number_of_messages(10);
+            let request = self.sqs.receive_message().queue_url(queue_url).max_number_of_messages(10);
             let request = request.message_system_attribute_names("All".into()).wait_time_seconds(1);
             let messages = request.send().await.unwrap().messages.unwrap_or_default();
             if messages.is_empty() {
@@ -152,6 +170,10 @@ impl Queues for RefusingQueues {
         self.queues.jobs().await
     }
 
+    async fn batches(&self) -> Result<Option<Depth>, Fault> {
+        self.queues.batches().await
+    }
+
     async fn dead_letters(&self) -> Result<Depth, Fault> {
         self.queues.dead_letters().await
     }
@@ -164,7 +186,7 @@ impl Queues for RefusingQueues {
         self.queues.put_back(receipt).await
     }
 
-    async fn send(&self, body: &str, tenant: &TenantId) -> Result<String, Fault> {
+    async fn send_back(&self, letter: &RawLetter, tenant: &TenantId) -> Result<String, Fault> {
         {
             let mut takes = self.takes.lock().unwrap();
             if *takes == 0 {
@@ -172,7 +194,7 @@ impl Queues for RefusingQueues {
             }
             *takes -= 1;
         }
-        self.queues.send(body, tenant).await
+        self.queues.send_back(letter, tenant).await
     }
 
     async fn remove(&self, receipt: &str) -> Result<(), Fault> {

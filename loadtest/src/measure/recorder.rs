@@ -30,6 +30,8 @@ struct State {
     urls: HashSet<String>,
     submitted_by_prompt: HashMap<String, u64>,
     duplicates_unseen: bool,
+    /// How far the API's estimates at acceptance were off, in % of what the jobs took.
+    eta_errors: Vec<f64>,
 }
 
 /// One piece of time.
@@ -113,6 +115,8 @@ pub struct Measured {
     pub buckets: Vec<Bucket>,
     /// What was paid for could not be read, so that a count of duplicates would say less than it seems to.
     pub duplicates_unseen: bool,
+    /// Median of how far the API's estimates at acceptance were off, in % of what the jobs took; None where it made none.
+    pub eta_error_percent: Option<f64>,
 }
 
 /// What happened in one piece of time.
@@ -147,6 +151,13 @@ impl Recorder {
         // Clocks of two machines: a negative one is none.
         if let Ok(duration) = Duration::try_from_secs_f64(seconds) {
             self.time(metric, Timing::of(duration));
+        }
+    }
+
+    /// Adds an estimate that the API made of a job when it accepted it, and what it was.
+    pub fn foretold(&self, eta_seconds: f64, seconds: f64) {
+        if seconds > 0.0 {
+            self.lock().eta_errors.push(100.0 * (eta_seconds - seconds).abs() / seconds);
         }
     }
 
@@ -242,6 +253,7 @@ impl Recorder {
             errors: state.errors.clone(),
             buckets: state.slots.iter().enumerate().map(bucket).collect(),
             duplicates_unseen: state.duplicates_unseen,
+            eta_error_percent: median(state.eta_errors.clone()),
         }
     }
 
@@ -259,9 +271,24 @@ impl Recorder {
     }
 }
 
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_estimate_is_off_by_its_share_of_what_the_job_took() {
+        let recorder = Recorder::new(Duration::from_secs(3600));
+        assert_eq!(recorder.measured().eta_error_percent, None);
+        for (eta, took) in [(12.0, 10.0), (5.0, 10.0), (10.0, 10.0), (7.0, 0.0)] {
+            recorder.foretold(eta, took);
+        }
+        assert_eq!(recorder.measured().eta_error_percent, Some(20.0));
+    }
 
     fn picture(url: &str, sha256: &str) -> Picture {
         Picture { url: url.to_owned(), sha256: sha256.to_owned(), bytes: 1 }

@@ -59,6 +59,9 @@ pub struct Report {
     /// See [`Seen`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backlog_growth_percent: Option<f64>,
+    /// See [`Measured`]; None where the API made no estimates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_error_percent: Option<f64>,
     /// Calls to the model while the run went on, and those of them that it throttled; 0 where they cannot be seen.
     #[serde(default)]
     pub model_calls: f64,
@@ -173,6 +176,7 @@ impl Report {
             errors: measured.errors,
             scale_out_seconds: seen.scale_out_seconds,
             backlog_growth_percent: seen.backlog_growth_percent.map(rounded),
+            eta_error_percent: measured.eta_error_percent.map(rounded),
             model_calls: looks.iter().filter_map(|(_, look)| look.model.calls).sum(),
             model_throttled: looks.iter().filter_map(|(_, look)| look.model.throttled).sum(),
             generator,
@@ -289,6 +293,7 @@ pub(crate) mod tests {
             [(Metric::TimeToPictureSeconds, quantiles.clone()), (Metric::UploadSeconds, quantiles)].into();
         let counts = Counts { operations: 100, requests: 80, pictures: 12, jobs_accepted: 12, ..Counts::default() };
         Report {
+            eta_error_percent: None,
             form: FORM,
             plan: Plan {
                 scenario: "baseline".to_owned(),

@@ -52,6 +52,9 @@ impl Report {
             percent(availability_percent(counts)),
             percent(cache_hit_percent(counts)),
         );
+        if let Some(off) = self.eta_error_percent {
+            putln!(text, "the API's estimates at acceptance were off by {off:.1} % of what the jobs took (median)");
+        }
         if !self.errors.is_empty() {
             let errors: Vec<String> = self.errors.iter().map(|(code, times)| format!("{code} {times}")).collect();
             putln!(text, "errors: {}", errors.join(", "));

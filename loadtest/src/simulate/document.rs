@@ -86,9 +86,10 @@ impl Document {
     /// Returns the document with nothing in it but what [`super::plan::ScalingPlan::of`] reads.
     #[must_use]
     pub fn reduced(&self) -> Value {
-        const VARIABLES: [&str; 6] = [
+        const VARIABLES: [&str; 7] = [
             "worker_slots",
             "worker_backlog_per_instance",
+            "picture_within_seconds",
             "worker_shutdown_grace_seconds",
             "model_requests_per_minute",
             "model_seconds_per_call",

@@ -10,6 +10,9 @@ use super::document::{Document, decode};
 use super::expression::{Expression, ExpressionError};
 use super::policy::{Adjustment, Step, StepPolicy};
 
+/// What terraform/scaling.tf takes where neither a backlog nor a promise is set.
+const BACKLOG_WITHOUT_A_PROMISE: f64 = 20.0;
+
 /// What the simulator knows of the infrastructure.
 #[derive(Debug, Clone)]
 pub struct ScalingPlan {
@@ -183,7 +186,7 @@ impl ScalingPlan {
             rules: rules(document, &group, &queue)?,
             limits: Limits {
                 worker_slots: whole(document.variable("worker_slots", given)?),
-                worker_backlog_per_instance: document.variable("worker_backlog_per_instance", given)?,
+                worker_backlog_per_instance: backlog_per_instance(document, given)?,
                 worker_shutdown_grace_seconds: document.variable("worker_shutdown_grace_seconds", given)?,
                 model_requests_per_minute: document.variable("model_requests_per_minute", given)?,
                 model_seconds_per_call: document.variable("model_seconds_per_call", given)?,
@@ -192,6 +195,19 @@ impl ScalingPlan {
             },
         })
     }
+}
+
+/// Returns what is set, or what terraform/scaling.tf makes of the promise: the jobs that one worker does within it.
+fn backlog_per_instance(document: &Document, given: &BTreeMap<String, f64>) -> Result<f64, PlanError> {
+    if let Ok(set) = document.variable("worker_backlog_per_instance", given) {
+        return Ok(set);
+    }
+    let Ok(within_seconds) = document.variable("picture_within_seconds", given) else {
+        return Ok(BACKLOG_WITHOUT_A_PROMISE);
+    };
+    let slots = document.variable("worker_slots", given)?;
+    let jobs = within_seconds * slots / document.variable("model_seconds_per_call", given)?;
+    Ok(jobs.floor().max(slots))
 }
 
 /// Returns the alarms that invoke a step policy of the group.

@@ -74,6 +74,9 @@ pub struct LocalSite {
     pub sqs_url: String,
     pub bedrock_url: String,
     pub queue_url: String,
+    /// Of the second lane, if there is one.
+    #[serde(default)]
+    pub batch_queue_url: Option<String>,
     pub dead_letter_url: String,
     /// Of the API, then of each worker.
     pub admin_urls: Vec<String>,

@@ -21,6 +21,9 @@ pub struct Outputs {
     /// Region of everything but CloudFront's metrics and alarms.
     pub s3_bucket_region: String,
     pub queue_url: String,
+    /// Of the second lane, if there is one.
+    #[serde(default)]
+    pub batch_queue_url: Option<String>,
     pub dead_letter_queue_url: String,
     pub worker_group_name: String,
     pub api_group_name: String,

@@ -63,6 +63,8 @@ enum Number {
     ScaleOutSeconds,
     /// Jobs that pile up, in % of those that come: see [`Seen`].
     BacklogGrowthPercent,
+    /// See [`Measured::eta_error_percent`].
+    EtaErrorPercent,
 }
 
 /// What was seen of the system itself while it was under load; None where it could not be, or did not happen.
@@ -108,13 +110,14 @@ pub struct Verdict {
 }
 
 impl Number {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::ErrorPercent,
         Self::AvailabilityPercent,
         Self::CacheHitPercent,
         Self::Duplicates,
         Self::ScaleOutSeconds,
         Self::BacklogGrowthPercent,
+        Self::EtaErrorPercent,
     ];
 
     fn as_str(self) -> &'static str {
@@ -125,6 +128,7 @@ impl Number {
             Self::Duplicates => "duplicates",
             Self::ScaleOutSeconds => "scale_out_seconds",
             Self::BacklogGrowthPercent => "backlog_growth_percent",
+            Self::EtaErrorPercent => "eta_error_percent",
         }
     }
 }
@@ -237,6 +241,7 @@ impl Threshold {
             }
             Subject::Number(Number::ScaleOutSeconds) => seen.scale_out_seconds,
             Subject::Number(Number::BacklogGrowthPercent) => seen.backlog_growth_percent,
+            Subject::Number(Number::EtaErrorPercent) => measured.eta_error_percent,
         }
     }
 

@@ -10,6 +10,7 @@ fn parse(text: &str) -> Result<Thresholds, String> {
 
 fn nothing() -> Measured {
     Measured {
+        eta_error_percent: None,
         latencies: [].into(),
         counts: Counts::default(),
         errors: [].into(),

@@ -45,6 +45,9 @@ pub enum Waiting {
 #[derive(Debug, Deserialize)]
 pub struct Accepted {
     status_url: String,
+    /// In how many seconds the API expects it to be done.
+    #[serde(default)]
+    eta_seconds: Option<f64>,
     #[serde(skip)]
     retry_after: Duration,
 }
@@ -144,7 +147,7 @@ impl Portal {
                 Look::Lost(code) => return failed(&code),
             }
         };
-        tell(&view, recorder);
+        tell(&view, accepted.eta_seconds, recorder);
         match (view.status, view.image) {
             (Status::Succeeded, Some(picture)) => {
                 recorder.succeeded(Operation::Job);
@@ -269,9 +272,13 @@ impl Portal {
 }
 
 /// Adds what the record of an ended job tells.
-fn tell(view: &JobView, recorder: &Recorder) {
+fn tell(view: &JobView, eta_seconds: Option<f64>, recorder: &Recorder) {
     if let (Status::Succeeded, Some(created), Some(finished)) = (view.status, view.created_at, view.finished_at) {
-        recorder.told(Metric::MadeSeconds, finished.duration_since(created).as_secs_f64());
+        let made_seconds = finished.duration_since(created).as_secs_f64();
+        recorder.told(Metric::MadeSeconds, made_seconds);
+        if let Some(eta) = eta_seconds {
+            recorder.foretold(eta, made_seconds);
+        }
     }
     let timings = view.timings.as_ref();
     if let Some(seconds) = timings.and_then(|timings| timings.queue_wait_seconds) {
@@ -370,10 +377,11 @@ mod tests {
         }))
         .unwrap();
         let recorder = Recorder::new(Duration::from_secs(60));
-        tell(&view, &recorder);
+        tell(&view, Some(2.5), &recorder);
         let measured = recorder.measured();
         assert!((measured.latencies[&Metric::MadeSeconds].p50 - 2.0).abs() < 0.01);
         assert!((measured.latencies[&Metric::UploadSeconds].p50 - 0.25).abs() < 0.01);
         assert!((measured.latencies[&Metric::QueueWaitSeconds].p50 - 0.5).abs() < 0.01);
+        assert_eq!(measured.eta_error_percent, Some(25.0));
     }
 }

@@ -87,16 +87,24 @@ impl DeployedWatch {
     /// Looks at queues and workers alone.
     pub async fn look_at_load(&self) -> Look {
         let mut look = Look { at: Timestamp::now(), target: "deployed".to_owned(), ..Look::default() };
-        let (queue, dead_letters, group) = tokio::join!(
-            self.depth(&self.outputs.queue_url),
-            self.depth(&self.outputs.dead_letter_queue_url),
-            self.group(),
-        );
+        let (queue, dead_letters, group) =
+            tokio::join!(self.waiting(), self.depth(&self.outputs.dead_letter_queue_url), self.group(),);
         let (visible, in_flight) = seen(queue, "queue", &mut look.gaps).unzip();
         let dead_letters = seen(dead_letters, "dead-letter queue", &mut look.gaps).map(|(visible, _)| visible);
         look.queue = QueueLook { visible, in_flight, dead_letters, age_seconds: None };
         look.group = seen(group, "Auto Scaling group", &mut look.gaps).unwrap_or_default();
         look
+    }
+
+    /// Returns the messages of both lanes that are visible and in flight.
+    async fn waiting(&self) -> Result<(u64, u64), String> {
+        let (mut visible, mut in_flight) = self.depth(&self.outputs.queue_url).await?;
+        if let Some(url) = &self.outputs.batch_queue_url {
+            let batches = self.depth(url).await?;
+            visible += batches.0;
+            in_flight += batches.1;
+        }
+        Ok((visible, in_flight))
     }
 
     async fn depth(&self, queue_url: &str) -> Result<(u64, u64), String> {

@@ -134,7 +134,17 @@ impl LocalWatch {
     }
 
     async fn queues(&self, look: &mut Look) {
-        match self.depth(&self.site.queue_url).await {
+        // Both lanes are what workers have to do.
+        let depth = async {
+            let (mut visible, mut in_flight) = self.depth(&self.site.queue_url).await?;
+            if let Some(url) = &self.site.batch_queue_url {
+                let batches = self.depth(url).await?;
+                visible += batches.0;
+                in_flight += batches.1;
+            }
+            Ok::<_, String>((visible, in_flight))
+        };
+        match depth.await {
             Ok((visible, in_flight)) => {
                 look.queue = QueueLook { visible: Some(visible), in_flight: Some(in_flight), ..QueueLook::default() };
             }

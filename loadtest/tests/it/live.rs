@@ -102,6 +102,7 @@ impl Live {
     /// A deployment whose API and queue are this stack's.
     pub(crate) fn as_deployment(&self) -> Outputs {
         Outputs {
+            batch_queue_url: None,
             cloudfront_url: self.stack.api_url().to_owned(),
             cloudfront_domain_name: "127.0.0.1".to_owned(),
             cloudfront_distribution_id: "E1".to_owned(),

@@ -148,6 +148,7 @@ async fn a_deployment_is_seen_through_the_apis_of_aws() {
     let dir = tempfile::tempdir().unwrap();
     let outputs = dir.path().join("outputs.json");
     let deployment = Outputs {
+        batch_queue_url: None,
         cloudfront_url: "https://pictures.example.com".to_owned(),
         cloudfront_domain_name: "d1.cloudfront.net".to_owned(),
         cloudfront_distribution_id: "E1".to_owned(),
@@ -196,6 +197,7 @@ async fn a_deployment_that_does_not_answer_is_told_and_not_hidden() {
     let outputs = dir.path().join("outputs.json");
     let everywhere = || "https://d1.cloudfront.net".to_owned();
     let deployment = Outputs {
+        batch_queue_url: None,
         cloudfront_url: everywhere(),
         cloudfront_domain_name: everywhere(),
         cloudfront_distribution_id: everywhere(),

@@ -31,6 +31,19 @@ fn the_committed_plans_say_what_the_documents_say() {
 }
 
 #[test]
+fn a_promise_says_what_one_worker_is_there_for() {
+    let mut plan = Changed::committed(PlanKind::Production);
+    let mut backlog = |name: &str, value: Value| {
+        plan.0["variables"][name] = json!({ "value": value });
+        plan.read().unwrap().limits.worker_backlog_per_instance
+    };
+    assert_eq!(backlog("picture_within_seconds", json!(60)), 20.0, "what is set is not derived");
+    assert_eq!(backlog("worker_backlog_per_instance", Value::Null), 48.0);
+    assert_eq!(backlog("picture_within_seconds", json!(1)), 4.0, "never less than a busy worker holds");
+    assert_eq!(backlog("picture_within_seconds", Value::Null), 20.0);
+}
+
+#[test]
 fn a_reduced_plan_is_read_the_same_and_reduced_no_further() {
     let plan = Changed::committed(PlanKind::Production);
     let reduced = Changed(Document::parse(plan.0.clone()).unwrap().reduced());

@@ -1,4 +1,4 @@
-//! `DeleteMessageBatch` and `ChangeMessageVisibilityBatch`: the calls to SQS that deliveries share.
+//! `DeleteMessageBatch`, `ChangeMessageVisibilityBatch` and `SendMessageBatch`: the calls to SQS that deliveries share.
 
 use std::time::Duration;
 
@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{
     BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
+    SendMessageBatchRequestEntry,
 };
+use job::TenantId;
 use service::batching::BatchCall;
 
 use super::{QueueError, classify, whole};
@@ -65,6 +67,43 @@ impl BatchCall for ChangeMessageVisibilityBatch {
                 one_by_one(changes.len(), successful, output.failed())
             }
             Err(error) => vec![Err(of_the_whole(classify(&error))); changes.len()],
+        }
+    }
+}
+
+/// A message for another queue.
+pub(super) struct Put {
+    pub(super) body: String,
+    pub(super) tenant: TenantId,
+}
+
+/// Each message is one entry and has a result of its own.
+pub(super) struct SendMessageBatch {
+    pub(super) client: Client,
+    pub(super) url: String,
+}
+
+#[async_trait]
+impl BatchCall for SendMessageBatch {
+    type Entry = Put;
+    type Outcome = Result<(), QueueError>;
+
+    fn weight(&self, message: &Put) -> usize {
+        message.body.len()
+    }
+
+    async fn call(&self, messages: &[Put]) -> Vec<Self::Outcome> {
+        let entries = messages.iter().enumerate().map(|(index, Put { body, tenant })| {
+            let entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(body);
+            entry.message_group_id(tenant.as_str()).build().expect("id and body are set")
+        });
+        let request = self.client.send_message_batch().queue_url(&self.url);
+        match request.set_entries(Some(entries.collect())).send().await {
+            Ok(output) => {
+                let successful = output.successful().iter().map(|entry| entry.id());
+                one_by_one(messages.len(), successful, output.failed())
+            }
+            Err(error) => vec![Err(of_the_whole(classify(&error))); messages.len()],
         }
     }
 }

@@ -9,10 +9,13 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use jiff::Timestamp;
+use job::TenantId;
 use service::batching::{Batching, Limits};
 use thiserror::Error;
 
-use calls::{ChangeMessageVisibilityBatch, DeleteMessageBatch};
+use calls::{ChangeMessageVisibilityBatch, DeleteMessageBatch, Put, SendMessageBatch};
+
+use crate::lane::Entrance;
 
 /// SQS hands over at most this many messages in one receive.
 pub const MAX_RECEIVE: usize = 10;
@@ -77,6 +80,7 @@ pub struct SqsQueue {
     receiving: Client,
     visibilities: Batching<ChangeMessageVisibilityBatch>,
     deletes: Batching<DeleteMessageBatch>,
+    sends: Batching<SendMessageBatch>,
     url: String,
     wait: Duration,
     lease: Duration,
@@ -99,6 +103,9 @@ const SETTLING: Limits = Limits {
     patience: Duration::from_millis(50),
 };
 
+/// Of messages that change lanes. The bodies of one call may have 256 kB, as the API has it.
+const PUTTING: Limits = Limits { weight: 262_144, ..SETTLING };
+
 impl SqsQueue {
     /// Makes the adapter: `wait` is the long poll (0 to 20 s), `lease` the time a delivery stays hidden at first.
     pub fn new(config: &aws_config::SdkConfig, url: String, wait: Duration, lease: Duration) -> Self {
@@ -112,12 +119,14 @@ impl SqsQueue {
         let receive_timeout = wait + RECEIVE_SLACK;
         let settling = client(SETTLE_ATTEMPT_TIMEOUT, SETTLE_TIMEOUT, 3);
         let deletes = DeleteMessageBatch { client: settling.clone(), url: url.clone() };
-        let visibilities = ChangeMessageVisibilityBatch { client: settling, url: url.clone() };
+        let visibilities = ChangeMessageVisibilityBatch { client: settling.clone(), url: url.clone() };
+        let sends = SendMessageBatch { client: settling, url: url.clone() };
         Self {
             // One attempt: the consumer's loop is the retry, and it logs and backs off.
             receiving: client(receive_timeout, receive_timeout, 1),
             visibilities: Batching::new(visibilities, SETTLING),
             deletes: Batching::new(deletes, SETTLING),
+            sends: Batching::new(sends, PUTTING),
             url,
             wait,
             lease,
@@ -155,6 +164,14 @@ impl JobQueue for SqsQueue {
     async fn delete(&self, receipt: &str) -> Result<(), QueueError> {
         let deleted = self.deletes.ask(receipt.to_owned()).await;
         deleted.unwrap_or_else(|none| Err(QueueError::Unavailable(none.to_string())))
+    }
+}
+
+#[async_trait]
+impl Entrance for SqsQueue {
+    async fn put(&self, body: String, tenant: &TenantId) -> Result<(), QueueError> {
+        let put = self.sends.ask(Put { body, tenant: tenant.clone() }).await;
+        put.unwrap_or_else(|none| Err(QueueError::Unavailable(none.to_string())))
     }
 }
 

@@ -89,7 +89,8 @@ async fn a_worker_obeys_the_pause_in_the_bucket() {
     let metrics = worker.admin("/metrics").await;
     // It has not even asked: a receive that is under way is counted when it ends, but none may have begun.
     assert!(
-        metrics.contains("worker_paused 1") && metrics.contains(r#"worker_receives_total{result="empty"} 0"#),
+        metrics.contains("worker_paused 1")
+            && metrics.contains(r#"worker_receives_total{lane="interactive",result="empty"} 0"#),
         "{metrics}"
     );
     assert_eq!((site.backlog().await, site.record(&job).await), ((1, 0), None));

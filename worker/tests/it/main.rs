@@ -15,6 +15,7 @@ mod shutdown;
 mod pause;
 mod reconcile;
 mod backpressure;
+mod lanes;
 mod quota;
 mod contract;
 mod simulation;

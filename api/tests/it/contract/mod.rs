@@ -95,7 +95,7 @@ impl Server {
             Self::Ministack => (None, account(ministack().await.url())),
         };
         let urls = provision::queues(&client).await.unwrap();
-        let queue = Arc::new(SqsQueue::new(client.clone(), urls.queue_url.clone()));
+        let queue = Arc::new(SqsQueue::new(client.clone(), urls.queue_url.clone(), None));
         let workers = Arc::new(queue::SqsWorkers { client: client.clone(), queue_url: urls.queue_url });
         QueueUnderTest { queue, workers, client: Some(client), _server: server }
     }

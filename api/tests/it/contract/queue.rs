@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use api::queue::{JobQueue, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, QueueError, SqsQueue};
+use api::queue::{Depth, JobQueue, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, QueueError, SqsQueue};
 use async_trait::async_trait;
 use aws_sdk_sqs::types::MessageSystemAttributeName;
 use devstack::embedded::sqs_client;
+use devstack::stack::provision;
 use job::{Job, MAX_PROMPT_CHARS};
 
 use super::{Server, job, kept_everywhere, kept_on_servers, nobody};
@@ -20,11 +21,14 @@ kept_everywhere!(
 
 mod servers {
     use super::{
-        Server, a_message_belongs_to_its_tenant, an_unknown_queue_is_a_setting_to_mend, kept_on_servers,
-        nobody_there_is_a_passing_fault, the_trace_is_in_the_body_and_a_message_has_no_attribute,
+        Server, a_batch_goes_to_the_queue_of_batches, a_message_belongs_to_its_tenant,
+        an_unknown_queue_is_a_setting_to_mend, kept_on_servers, nobody_there_is_a_passing_fault,
+        the_depth_is_what_waits_and_what_is_held, the_trace_is_in_the_body_and_a_message_has_no_attribute,
     };
     kept_on_servers!(
         a_message_belongs_to_its_tenant,
+        a_batch_goes_to_the_queue_of_batches,
+        the_depth_is_what_waits_and_what_is_held,
         the_trace_is_in_the_body_and_a_message_has_no_attribute,
         an_unknown_queue_is_a_setting_to_mend,
         nobody_there_is_a_passing_fault,
@@ -75,6 +79,31 @@ fn assert_same(taken: Vec<(Job, Option<String>)>, sent: &[Job]) {
     assert_eq!(taken.len(), sent.len());
     let by_id = |jobs: Vec<Job>| jobs.into_iter().map(|job| (job.id.to_string(), job)).collect::<BTreeMap<_, _>>();
     assert!(by_id(taken.into_iter().map(|(job, _)| job).collect()) == by_id(sent.to_vec()), "a job has changed");
+}
+
+async fn a_batch_goes_to_the_queue_of_batches(server: Server) {
+    let tested = server.queue().await;
+    let client = tested.client.clone().unwrap();
+    let urls = provision::queues(&client).await.unwrap();
+    let queue = SqsQueue::new(client.clone(), urls.queue_url, Some(urls.batch_url.clone()));
+    let single = job("north", "a red fox");
+    let batch: Vec<Job> = (0..12).map(|n| job("north", &format!("picture {n}"))).collect();
+    queue.enqueue(&single).await.unwrap();
+    assert!(queue.enqueue_batch(&batch).await.iter().all(Result::is_ok));
+    assert_same(tested.workers.take_all().await, &[single]);
+    assert_same(SqsWorkers { client, queue_url: urls.batch_url }.take_all().await, &batch);
+}
+
+async fn the_depth_is_what_waits_and_what_is_held(server: Server) {
+    let tested = server.queue().await;
+    let batch: Vec<Job> = (0..3).map(|n| job("north", &format!("picture {n}"))).collect();
+    assert!(tested.queue.enqueue_batch(&batch).await.iter().all(Result::is_ok));
+    let client = tested.client.clone().unwrap();
+    let urls = provision::queues(&client).await.unwrap();
+    client.receive_message().queue_url(&urls.queue_url).visibility_timeout(60).send().await.unwrap();
+    assert_eq!(tested.queue.depth().await, Ok(Some(Depth { waiting: 2, in_flight: 1 })));
+    let lanes = SqsQueue::new(client, urls.queue_url, Some(urls.batch_url));
+    assert_eq!(lanes.depth().await, Ok(None), "an id does not tell of which lane its job is");
 }
 
 async fn a_worker_reads_what_was_sent(server: Server) {
@@ -141,7 +170,7 @@ async fn an_unknown_queue_is_a_setting_to_mend(server: Server) {
     let tested = server.queue().await;
     let client = tested.client.clone().unwrap();
     // The client sends to its endpoint whatever the URL's host is; the path names the queue.
-    let queue = SqsQueue::new(client, "http://127.0.0.1/000000000000/no-such-queue".to_owned());
+    let queue = SqsQueue::new(client, "http://127.0.0.1/000000000000/no-such-queue".to_owned(), None);
     let (one, two) = (job("north", "one"), job("north", "two"));
     let mut results = queue.enqueue_batch(&[one.clone(), two]).await;
     results.push(queue.enqueue(&one).await);
@@ -153,7 +182,7 @@ async fn an_unknown_queue_is_a_setting_to_mend(server: Server) {
 
 async fn nobody_there_is_a_passing_fault(_: Server) {
     let url = nobody();
-    let queue = SqsQueue::new(sqs_client(&url), format!("{url}/000000000000/image-jobs"));
+    let queue = SqsQueue::new(sqs_client(&url), format!("{url}/000000000000/image-jobs"), None);
     let result = queue.enqueue(&job("north", "one")).await;
     assert!(matches!(result, Err(QueueError::Unavailable(_))), "{result:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use api::queue::{JobQueue, QueueError};
+use api::queue::{Depth, JobQueue, QueueError};
 use async_trait::async_trait;
 use job::Job;
 
@@ -11,6 +11,7 @@ pub(crate) struct MemoryQueue {
     jobs: Mutex<Vec<Job>>,
     /// Prompts that a batch entry is refused for.
     refused_prompts: Mutex<Vec<String>>,
+    depth: Mutex<Option<Depth>>,
 }
 
 impl MemoryQueue {
@@ -21,6 +22,11 @@ impl MemoryQueue {
 
     pub(crate) fn refuse_prompt(&self, prompt: &str) {
         self.refused_prompts.lock().unwrap().push(prompt.to_owned());
+    }
+
+    /// What it says of itself from now on.
+    pub(crate) fn says(&self, depth: Depth) {
+        *self.depth.lock().unwrap() = Some(depth);
     }
 
     fn put(&self, job: &Job) -> Result<(), QueueError> {
@@ -40,6 +46,10 @@ impl JobQueue for MemoryQueue {
 
     async fn enqueue_batch(&self, jobs: &[Job]) -> Vec<Result<(), QueueError>> {
         jobs.iter().map(|job| self.put(job)).collect()
+    }
+
+    async fn depth(&self) -> Result<Option<Depth>, QueueError> {
+        Ok(*self.depth.lock().unwrap())
     }
 }
 

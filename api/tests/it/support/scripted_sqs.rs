@@ -64,7 +64,7 @@ impl ScriptedSqs {
             .retry_config(RetryConfig::disabled())
             .build();
         let client = aws_sdk_sqs::Client::from_conf(config);
-        let queue = Arc::new(SqsQueue::new(client, format!("{url}/000000000000/image-jobs")));
+        let queue = Arc::new(SqsQueue::new(client, format!("{url}/000000000000/image-jobs"), None));
         Self { queue, seen, _server: server }
     }
 

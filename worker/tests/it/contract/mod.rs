@@ -21,6 +21,7 @@ use devstack::embedded::{EmbeddedS3, EmbeddedSqs, s3_client, sdk_config};
 use devstack::ministack::Ministack;
 use devstack::stack::{BUCKET, MAX_RECEIVE_COUNT, provision};
 use tokio::sync::OnceCell;
+use worker::lane::Entrance;
 use worker::queue::{JobQueue, SqsQueue};
 use worker::quota::TimetableStore;
 use worker::store::{ObjectStore, S3Store, Shelf};
@@ -71,6 +72,7 @@ pub enum Server {
 /// A queue of its own, with its dead-letter queue.
 pub struct QueueUnderTest {
     pub queue: Arc<dyn JobQueue>,
+    pub entrance: Arc<dyn Entrance>,
     pub backstage: Arc<dyn Backstage>,
     /// For adapters to other queues; None in memory.
     pub config: Option<SdkConfig>,
@@ -93,7 +95,8 @@ impl Server {
         let (server, config) = match self {
             Self::Memory => {
                 let queue = Arc::new(MemoryQueue::new(lease, wait, MAX_RECEIVE_COUNT));
-                return QueueUnderTest { queue: queue.clone(), backstage: queue, config: None, _server: None };
+                let (entrance, backstage) = (queue.clone(), queue.clone());
+                return QueueUnderTest { queue, entrance, backstage, config: None, _server: None };
             }
             Self::Embedded => {
                 let sqs = EmbeddedSqs::start(any_port(), SqsOptions::default()).await.unwrap();
@@ -106,7 +109,7 @@ impl Server {
         let urls = provision::queues(&client).await.unwrap();
         let queue = Arc::new(SqsQueue::new(&config, urls.queue_url.clone(), wait, lease));
         let backstage = Arc::new(queue::SqsBackstage { client, urls });
-        QueueUnderTest { queue, backstage, config: Some(config), _server: server }
+        QueueUnderTest { queue: queue.clone(), entrance: queue, backstage, config: Some(config), _server: server }
     }
 
     pub async fn store(self) -> StoreUnderTest {

@@ -32,6 +32,7 @@ kept_everywhere!(
     a_long_poll_ends_when_a_message_arrives,
     a_poll_of_an_empty_queue_comes_back_empty,
     never_more_than_asked_for,
+    what_is_put_in_together_arrives_byte_for_byte,
 );
 
 mod servers {
@@ -101,6 +102,21 @@ impl QueueUnderTest {
     async fn give_back(&self, delivery: &Delivery) {
         self.queue.set_visibility(&delivery.receipt, Duration::ZERO).await.unwrap();
     }
+}
+
+async fn what_is_put_in_together_arrives_byte_for_byte(server: Server) {
+    let tested = server.queue(POLL, LONG).await;
+    let tenant = "north".parse().unwrap();
+    let mut bodies: Vec<String> = (0..12).map(|n| format!("{{\"v\": 99, \"unknown\": \"\u{e9} {n}\"}}")).collect();
+    let puts = bodies.iter().map(|body| tested.entrance.put(body.clone(), &tenant));
+    assert!(futures::future::join_all(puts).await.iter().all(Result::is_ok));
+    let mut arrived = vec![];
+    while arrived.len() < bodies.len() {
+        arrived.extend(tested.queue.receive(MAX_RECEIVE).await.unwrap().into_iter().map(|delivery| delivery.body));
+    }
+    bodies.sort();
+    arrived.sort();
+    assert_eq!(arrived, bodies);
 }
 
 async fn every_hand_over_is_counted(server: Server) {

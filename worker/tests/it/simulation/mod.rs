@@ -66,6 +66,7 @@ impl Occupant {
     fn start(world: &Arc<World>, number: usize, slots: u16) -> Self {
         let process = Process::start(number, Arc::clone(world));
         let ports = Ports {
+            batch: None,
             queue: Arc::new(SimulatedQueue(Arc::clone(&process))),
             store: Arc::new(SimulatedStore(Arc::clone(&process))),
             generator: Arc::new(SimulatedGenerator(Arc::clone(&process))),

@@ -5,8 +5,13 @@ use job::{IdKeys, Job, JobSpec, TenantId, TraceContext};
 
 /// Makes a job of tenant `north`.
 pub fn job(prompt: &str, now: Timestamp) -> Job {
+    job_of("north", prompt, now)
+}
+
+/// Makes a job of a tenant.
+pub fn job_of(tenant: &str, prompt: &str, now: Timestamp) -> Job {
     let keys: IdKeys = "test-secret-test-secret-test-secret".parse().unwrap();
-    let tenant: TenantId = "north".parse().unwrap();
+    let tenant: TenantId = tenant.parse().unwrap();
     Job {
         id: keys.issue(&tenant),
         tenant,

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use job::TenantId;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use worker::lane::Entrance;
 use worker::queue::{Delivery, JobQueue, MAX_RECEIVE, QueueError};
 
 /// A queue with a dead-letter queue behind it.
@@ -27,6 +29,7 @@ struct State {
     /// Largest `max` asked for beyond which nothing may come back.
     faults: Vec<QueueError>,
     most_in_flight: usize,
+    closed: Option<QueueError>,
 }
 
 struct Message {
@@ -63,6 +66,16 @@ impl MemoryQueue {
     /// The next receive fails like this.
     pub fn fail_next_receive(&self, error: QueueError) {
         self.state().faults.push(error);
+    }
+
+    /// Whatever changes lanes is refused from now on.
+    pub fn close_entrance(&self, error: QueueError) {
+        self.state().closed = Some(error);
+    }
+
+    /// Messages sent so far.
+    pub fn sent(&self) -> u64 {
+        self.state().sent
     }
 
     /// Makes a message visible although somebody holds it, as a lost lease does.
@@ -180,6 +193,17 @@ impl JobQueue for MemoryQueue {
         }
         // A stale receipt is in order, and deletes nothing.
         state.messages.retain(|message| message.receipt.as_deref() != Some(receipt));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Entrance for MemoryQueue {
+    async fn put(&self, body: String, _: &TenantId) -> Result<(), QueueError> {
+        if let Some(error) = self.state().closed.clone() {
+            return Err(error);
+        }
+        self.send(body);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ mod site;
 mod test_worker;
 mod worker_process;
 
-pub use jobs::job;
+pub use jobs::{job, job_of};
 pub use loopback_proxy::{Idle, LoopbackProxy};
 pub use memory_queue::MemoryQueue;
 pub use memory_store::{Call, MemoryStore};

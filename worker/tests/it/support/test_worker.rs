@@ -118,6 +118,7 @@ impl World {
         let settings = Settings::try_parse_from(required.iter().chain(extra)).unwrap();
         settings.validate().unwrap();
         let ports = Ports {
+            batch: None,
             queue: self.queue.clone(),
             store: self.store.clone(),
             generator: self.model.clone(),
