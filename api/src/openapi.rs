@@ -11,7 +11,7 @@ use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, Response
 
 use crate::extract::{MAX_IDEMPOTENCY_KEY_CHARS, MAX_WAIT_SECONDS};
 use crate::problem::{Code, PROBLEM_JSON, ProblemBody};
-use crate::{batch, cancel, fleet, status, submit};
+use crate::{batch, cancel, events, fleet, status, submit};
 
 const DESCRIPTION: &str = "Submit a prompt, get a job id at once, poll its `status_url`, and fetch the picture from \
     the CDN once the job has succeeded.\n\nEvery error is an RFC 9457 problem with a stable `code`. Every answer \
@@ -87,6 +87,12 @@ const SURFACES: &[Surface] = &[
         problems: status::PROBLEMS,
     },
     Surface {
+        operation_id: "get_job_events",
+        parameters: &[Param::JobId, Param::LastEventId, Param::Traceparent, Param::CorrelationId],
+        headers: &[("200", &[Field::CacheControl]), ("204", &[Field::CacheControl])],
+        problems: events::PROBLEMS,
+    },
+    Surface {
         operation_id: "cancel_job",
         parameters: &[Param::JobId, Param::Traceparent, Param::CorrelationId],
         headers: &[("200", &[Field::ETag, Field::CacheControl])],
@@ -106,6 +112,7 @@ enum Param {
     IdempotencyKey,
     Prefer,
     IfNoneMatch,
+    LastEventId,
     Traceparent,
     CorrelationId,
 }
@@ -142,6 +149,12 @@ impl Param {
                 ParameterIn::Header,
                 text(),
                 "ETags the client has: 304 if the state is still one of them.".to_owned(),
+            ),
+            Self::LastEventId => (
+                "Last-Event-ID",
+                ParameterIn::Header,
+                text(),
+                "The id of the last event that the client has: what it told is not told again.".to_owned(),
             ),
             Self::Traceparent => (
                 "traceparent",

@@ -6,6 +6,7 @@ use axum::http::header::{self, HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use job::{FailureCode, JobId, Record, RenditionInfo, Status, Timings};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
@@ -27,6 +28,10 @@ impl Links {
     /// Returns the URL of a job's state.
     pub fn job(&self, id: &JobId) -> String {
         self.api(&format!("v1/jobs/{id}"))
+    }
+
+    fn events(&self, id: &JobId) -> String {
+        self.api(&format!("v1/jobs/{id}/events"))
     }
 
     fn cancel(&self, id: &JobId) -> String {
@@ -197,6 +202,8 @@ pub struct UrlsView {
     /// GET: its state.
     #[serde(rename = "self")]
     pub this: String,
+    /// GET: its states as server-sent events.
+    pub events: String,
     /// POST: withdraws it.
     pub cancel: String,
 }
@@ -236,8 +243,15 @@ impl JobView {
                 retryable: error.retryable,
             }),
             timings: record.and_then(|record| TimingsView::new(&record.timings)),
-            urls: UrlsView { this: links.job(id), cancel: links.cancel(id) },
+            urls: UrlsView { this: links.job(id), events: links.events(id), cancel: links.cancel(id) },
         }
+    }
+
+    /// Returns the state as JSON, and the name of just this state: what its ETag has between the quotes.
+    pub fn encode(&self) -> (String, String) {
+        let body = serde_json::to_string(self).expect("a view always serialises");
+        let hash = Sha256::digest(&body).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        (body, hash)
     }
 
     /// Returns the headers that depend on the state alone.

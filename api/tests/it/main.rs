@@ -9,6 +9,7 @@ mod batch;
 mod sends;
 mod status;
 mod wait;
+mod events;
 mod cancel;
 mod faults;
 mod limits;

@@ -1,7 +1,7 @@
 //! `MemoryRecords` behaves as the bucket; the others break in one way each.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use api::store::{ETag, RecordStore, StoreError, WriteError};
@@ -71,6 +71,44 @@ impl RecordStore for BrokenRecords {
 
     async fn replace(&self, _: &Record, _: &ETag) -> Result<(), WriteError> {
         Err(self.0.clone().into())
+    }
+}
+
+/// Fails reads while it is told to.
+#[derive(Default)]
+pub(crate) struct FaultyRecords {
+    pub(crate) records: Arc<MemoryRecords>,
+    fails: AtomicBool,
+    failed: AtomicUsize,
+}
+
+impl FaultyRecords {
+    pub(crate) fn fail(&self, fails: bool) {
+        self.fails.store(fails, Ordering::Relaxed);
+    }
+
+    /// Returns how many reads have failed.
+    pub(crate) fn failed(&self) -> usize {
+        self.failed.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl RecordStore for FaultyRecords {
+    async fn read(&self, id: &JobId) -> Result<Option<(Record, ETag)>, StoreError> {
+        if self.fails.load(Ordering::Relaxed) {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            return Err(StoreError::Unavailable("for a while".to_owned()));
+        }
+        self.records.read(id).await
+    }
+
+    async fn create(&self, record: &Record) -> Result<(), WriteError> {
+        self.records.create(record).await
+    }
+
+    async fn replace(&self, record: &Record, expected: &ETag) -> Result<(), WriteError> {
+        self.records.replace(record, expected).await
     }
 }
 
