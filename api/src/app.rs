@@ -29,7 +29,7 @@ use crate::settings::{ApiSettings, Secrets};
 use crate::store::{RecordStore, StoreError};
 use crate::view::{JobView, Links};
 use crate::watch::Places;
-use crate::{batch, cancel, context, events, fleet, openapi, status, submit};
+use crate::{batch, cancel, context, events, fleet, list, openapi, retry, status, submit};
 
 /// Connections at a time: far more than `MAX_WAITERS` and `MAX_STREAMS` keep open, and few enough for a descriptor each.
 const MAX_CONNECTIONS: usize = 8192;
@@ -114,11 +114,12 @@ pub fn router(settings: &ApiSettings, secrets: Secrets, ports: Ports, stopping: 
 /// Returns the routes of the API with their part of the `OpenAPI` document.
 pub fn documented_routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::with_openapi(openapi::base())
-        .routes(routes!(submit::submit_job))
+        .routes(routes!(submit::submit_job, list::list_jobs))
         .routes(routes!(batch::submit_batch))
         .routes(routes!(status::get_job))
         .routes(routes!(events::get_job_events))
         .routes(routes!(cancel::cancel_job))
+        .routes(routes!(retry::retry_job))
         .routes(routes!(fleet::get_queue))
 }
 

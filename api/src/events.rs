@@ -47,7 +47,7 @@ pub const PROBLEMS: &[Code] = &[
 
 /// Follows a job
 ///
-/// Server-sent events of the type `job`: `data` is the state as `GET /v1/jobs/{id}` tells it, `id` is that state's ETag
+/// Server-sent events of the type `job`: `data` is the state as `GET /v1/jobs/{id}` tells it, `id` is that state's `ETag`
 /// without its quotes. The first one comes at once, unless `Last-Event-ID` names it; one more for each change; the stream
 /// ends after the final state. It also ends after ten minutes, when the server stops, and at once when too many streams are
 /// open: `retry` says after how many milliseconds to come back. 204 tells a client that comes back that nothing will follow.

@@ -203,6 +203,7 @@ fn outcome_label(outcome: &Outcome) -> &'static str {
         Outcome::Expired => "expired",
         Outcome::HeldElsewhere { .. } => "duplicate",
         Outcome::KeyConflict => "key_conflict",
+        Outcome::Superseded => "superseded",
         Outcome::GivenBack => "released",
     }
 }
@@ -267,6 +268,7 @@ mod tests {
             spec: JobSpec::new("a red fox".into(), None, None).unwrap(),
             submitted_at: Timestamp::UNIX_EPOCH,
             deadline_at: None,
+            retries: 0,
             trace: TraceContext::generate(),
         };
         let delivery = Delivery {

@@ -11,6 +11,7 @@ pub mod disposition;
 pub mod pipeline;
 pub mod claim;
 pub mod source;
+pub mod job_list;
 pub mod limiter;
 pub mod circuit;
 pub mod cpu;

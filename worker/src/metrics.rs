@@ -28,12 +28,13 @@ const MODEL_RATE: &str = "worker_model_rate_limit";
 const ERRORS: &str = "worker_errors_total";
 const CIRCUIT_OPEN: &str = "worker_circuit_open";
 const PAUSED: &str = "worker_paused";
+const LIST_ENTRIES: &str = "worker_list_entries_total";
 const RECEIVES: &str = "worker_receives_total";
 const DELETE_ENTRIES: &str = "worker_delete_entries";
 const VISIBILITY_ENTRIES: &str = "worker_visibility_entries";
 
 /// The catalogue, held to docs/metrics.md by a test.
-pub const CATALOGUE: [MetricInfo; 17] = [
+pub const CATALOGUE: [MetricInfo; 18] = [
     MetricInfo { name: JOBS, kind: "counter", labels: "outcome", help: "Deliveries by how their processing ended" },
     MetricInfo {
         name: JOB_DURATION,
@@ -56,6 +57,12 @@ pub const CATALOGUE: [MetricInfo; 17] = [
         kind: "histogram",
         labels: "task",
         help: "CPU seconds of one task of the CPU pool",
+    },
+    MetricInfo {
+        name: LIST_ENTRIES,
+        kind: "counter",
+        labels: "result",
+        help: "Entries of jobs into their tenants' lists by result",
     },
     MetricInfo { name: PUBLISHED_BYTES, kind: "counter", labels: "", help: "Bytes of published pictures" },
     MetricInfo {
@@ -106,7 +113,7 @@ pub const BUCKETS: [(&str, &[f64]); 6] = [
 const ENTRIES: [f64; 10] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0];
 
 /// How the processing of one delivery ended.
-pub const OUTCOMES: [&str; 14] = [
+pub const OUTCOMES: [&str; 15] = [
     "published",
     "already_final",
     "failed",
@@ -114,6 +121,7 @@ pub const OUTCOMES: [&str; 14] = [
     "expired",
     "duplicate",
     "key_conflict",
+    "superseded",
     "retried",
     "exhausted",
     "poison",
@@ -177,6 +185,9 @@ pub fn describe() {
     for result in ["picture", "throttled", "refused", "failed"] {
         counter!(MODEL_CALLS, "result" => result).increment(0);
     }
+    for result in ["written", "failed"] {
+        counter!(LIST_ENTRIES, "result" => result).increment(0);
+    }
     for result in ["messages", "empty", "failed"] {
         counter!(RECEIVES, "result" => result).increment(0);
     }
@@ -237,6 +248,10 @@ pub fn error(kind: Kind) {
 
 pub fn circuit_open(open: bool) {
     gauge!(CIRCUIT_OPEN).set(u8::from(open));
+}
+
+pub fn entered(result: &'static str) {
+    counter!(LIST_ENTRIES, "result" => result).increment(1);
 }
 
 pub fn paused(paused: bool) {

@@ -192,6 +192,7 @@ pub(crate) fn job() -> Job {
         spec: JobSpec::new("a red fox".into(), None, None).unwrap(),
         submitted_at: Timestamp::now(),
         deadline_at: None,
+        retries: 0,
         trace: TraceContext::generate(),
     }
 }

@@ -13,6 +13,7 @@ pub fn job(prompt: &str, now: Timestamp) -> Job {
         spec: JobSpec::new(prompt.to_owned(), None, None).unwrap(),
         submitted_at: now,
         deadline_at: None,
+        retries: 0,
         trace: TraceContext::generate(),
     }
 }
