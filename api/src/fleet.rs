@@ -19,7 +19,7 @@ use crate::problem::{Code, Problem};
 pub const RETRY_AFTER_PAUSE_SECONDS: u64 = 60;
 
 /// The problems that the handler answers with.
-pub const PROBLEMS: &[Code] = &[Code::Unauthenticated, Code::RateLimited, Code::InternalError];
+pub const PROBLEMS: &[Code] = &[Code::Unauthenticated, Code::InvalidRequest, Code::RateLimited, Code::InternalError];
 
 /// State of the queue, the same for every tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]

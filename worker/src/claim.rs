@@ -280,8 +280,8 @@ impl Held {
         let mut next = self.record.clone();
         change(&mut next);
         next.finish(status, now);
-        // Our own calls have ended.
-        next.paying_until = self.earlier_call_until.filter(|until| *until > now && status != Status::Succeeded);
+        // A redrive, or a caller who asks for the job again, has to wait for what is still paid for.
+        next.paying_until = if status == Status::Succeeded { None } else { self.others_paying_until(now) };
         self.write(store, next).await
     }
 
@@ -293,11 +293,15 @@ impl Held {
         let mut next = self.record.clone();
         next.status = Status::Queued;
         next.claim = None;
-        // Our own calls have ended.
-        next.paying_until = self.earlier_call_until.filter(|until| *until > now);
+        next.paying_until = self.others_paying_until(now);
         next.last_fault = Some(fault.to_owned());
         next.updated_at = now;
         self.write(store, next).await
+    }
+
+    /// What whoever is next has to wait for. Our own calls have ended.
+    fn others_paying_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.earlier_call_until.filter(|until| *until > now)
     }
 
     async fn write(&mut self, store: &dyn ObjectStore, next: Record) -> Result<(), WriteError> {

@@ -17,9 +17,9 @@ async fn the_same_job_twice_in_the_queue_is_paid_once() {
     let job = world.submit("a red fox");
     world.queue.send(job.encode());
     let worker = world.start();
-    world.status(&job, Status::Succeeded).await;
+    let record = world.status(&job, Status::Succeeded).await;
     world.settled().await;
-    assert_eq!(world.model.paid("a red fox"), 1);
+    assert_eq!((record.attempts, world.model.paid("a red fox")), (1, 1), "the second stepped back");
     worker.stop().await;
 }
 
@@ -77,9 +77,9 @@ async fn a_repeat_that_is_redelivered_does_not_take_a_live_claim_over() {
         tokio::time::sleep(Duration::from_secs(10)).await;
         world.queue.expire(&repeat);
     }
-    world.status(&job, Status::Succeeded).await;
+    let record = world.status(&job, Status::Succeeded).await;
     world.settled().await;
-    assert_eq!(world.model.paid("a red fox"), 1);
+    assert_eq!((record.attempts, world.model.paid("a red fox")), (1, 1));
     worker.stop().await;
 }
 
@@ -171,6 +171,27 @@ async fn after_a_crash_in_a_call_the_model_is_asked_again_when_that_call_must_ha
         world.settled().await;
         worker.stop().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redrive_waits_for_the_call_that_the_last_attempt_was_waiting_for() {
+    let world = World::new();
+    let job = world.job("a red fox");
+    let message = world.queue.send(job.encode());
+    killed_in_a_call(&world, &job, &message, 70);
+    // The last attempt fails before it could see whether the call brings a picture.
+    world.store.fail(Call::ReadSource, 1, JobError::new(Kind::StoreUnavailable, "away"));
+    let worker = world.start_with(&["--max-receive-count", "1"]);
+    let failed = world.status(&job, Status::Failed).await;
+    assert_eq!(failed.error.unwrap().code, FailureCode::AttemptsExhausted);
+    let redriven = world.now();
+    world.queue.expire(&message);
+    world.status(&job, Status::Succeeded).await;
+    let took = world.now().duration_since(redriven).as_secs();
+    assert!((95..190).contains(&took), "{took}");
+    assert_eq!(world.model.paid("a red fox"), 1);
+    world.settled().await;
+    worker.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
