@@ -48,6 +48,6 @@ async fn schemathesis(workers: usize, extra: &[&str]) {
         .unwrap();
     let report = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{report}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(report.contains("4 selected / 4 total"), "it did not see every operation: {report}");
+    assert!(report.contains("8 selected / 8 total"), "it did not see every operation: {report}");
     live.stop().await;
 }

@@ -43,7 +43,7 @@ mod servers {
 
 async fn a_job_is_entered_into_its_tenants_list_once(server: Server) {
     let tested = server.store().await;
-    let (job, client) = (job("a red fox", Timestamp::now()), tested.client.as_ref().unwrap());
+    let (job, client) = (job("a red fox", Timestamp::now()), tested.client().unwrap());
     let entry = IndexEntry::new(job.id, job.submitted_at);
     for _ in 0..2 {
         tested.store.write_index(&job.tenant, &entry).await.unwrap();
