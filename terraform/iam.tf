@@ -148,6 +148,13 @@ resource "aws_iam_role_policy" "worker" {
         Resource = ["${aws_s3_bucket.images.arn}/records/*", "${aws_s3_bucket.images.arn}/sources/*"]
       },
       {
+        # Names alone, which the API lists: nobody reads what is in them.
+        Sid      = "EnterJobsIntoLists"
+        Effect   = "Allow"
+        Action   = ["s3:PutObject"]
+        Resource = "${aws_s3_bucket.images.arn}/index/*"
+      },
+      {
         # Every picture is written with its retention tag: without PutObjectTagging each upload would be 403.
         Sid      = "PublishImages"
         Effect   = "Allow"

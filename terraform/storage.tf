@@ -154,6 +154,24 @@ resource "aws_s3_bucket_lifecycle_configuration" "images" {
     }
   }
 
+  # The lists of jobs, as long as what they lead to.
+  rule {
+    id     = "index"
+    status = "Enabled"
+
+    filter {
+      prefix = "index/"
+    }
+
+    expiration {
+      days = local.expiration_day
+    }
+
+    noncurrent_version_expiration {
+      noncurrent_days = 1
+    }
+  }
+
   # Longer than the dead-letter queue keeps a job: its redrive finds the source that is paid for.
   rule {
     id     = "sources"

@@ -12,7 +12,7 @@ locals {
     "image-api" = [
       { labels = ["fleet", "result"], names = ["api_jobs_enqueued_total"] },
       { labels = ["fleet", "code"], names = ["api_problems_total"] },
-      { labels = ["fleet"], names = ["api_waiters", "api_jobs_canceled_total", "api_rate_limited_total"] },
+      { labels = ["fleet"], names = ["api_waiters", "api_streams", "api_jobs_canceled_total", "api_jobs_retried_total", "api_rate_limited_total"] },
     ]
     "image-worker" = [
       { labels = ["fleet", "outcome"], names = ["worker_jobs_total"] },

@@ -27,12 +27,12 @@ use crate::problem::{Code, Problem};
 use crate::queue::JobQueue;
 use crate::rate_limit::RateLimits;
 use crate::settings::{ApiSettings, Secrets};
-use crate::status::Waiters;
-use crate::store::RecordStore;
+use crate::store::{RecordStore, StoreError};
 use crate::view::{JobView, Links};
-use crate::{batch, cancel, context, fleet, openapi, status, submit};
+use crate::watch::Places;
+use crate::{batch, cancel, context, events, fleet, list, openapi, retry, status, submit};
 
-/// Connections at a time: far more than `MAX_WAITERS` allows to wait, and few enough for a descriptor each.
+/// Connections at a time: far more than `MAX_WAITERS` and `MAX_STREAMS` keep open, and few enough for a descriptor each.
 const MAX_CONNECTIONS: usize = 8192;
 
 /// What the API reaches outside its process.
@@ -55,7 +55,10 @@ pub struct Api {
     pub api_keys: ApiKeys,
     pub job_id_keys: IdKeys,
     pub limits: RateLimits,
-    pub waiters: Waiters,
+    /// For requests held by `Prefer: wait`.
+    pub waiters: Places,
+    /// For streams of events.
+    pub streams: Places,
     pub links: Links,
     pub queue_retention: Duration,
     /// Tells when pending jobs will be done, where a promise is made.
@@ -74,12 +77,22 @@ impl Api {
             api_keys: secrets.api_keys,
             job_id_keys: secrets.job_id_keys,
             limits: RateLimits::new(&settings.limits),
-            waiters: Waiters::new(settings.limits.max_waiters, stopping),
+            waiters: Places::new(settings.limits.max_waiters, stopping.clone()),
+            streams: Places::new(settings.limits.max_streams, stopping),
             links: Links { api: settings.public_base_url.clone(), cdn: settings.backend.cloudfront_domain.clone() },
             queue_retention: Duration::from_secs(u64::from(settings.backend.queue_retention_days) * 24 * 60 * 60),
             forecast: settings.backend.picture_within_seconds.map(|_| Forecast::default()),
             body_limit: usize::try_from(settings.limits.body_limit_bytes).unwrap_or(usize::MAX),
         }
+    }
+
+    /// Reads a job as a client sees it now.
+    ///
+    /// # Errors
+    /// When the store cannot tell.
+    pub async fn read(&self, id: &JobId) -> Result<JobView, StoreError> {
+        let record = self.records.read(id).await?;
+        Ok(self.view(id, record.as_ref().map(|(record, _)| record)))
     }
 
     /// Returns a job as a client sees it now.
@@ -124,10 +137,12 @@ fn router_of(api: Arc<Api>) -> Router {
 /// Returns the routes of the API with their part of the `OpenAPI` document.
 pub fn documented_routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::with_openapi(openapi::base())
-        .routes(routes!(submit::submit_job))
+        .routes(routes!(submit::submit_job, list::list_jobs))
         .routes(routes!(batch::submit_batch))
         .routes(routes!(status::get_job))
+        .routes(routes!(events::get_job_events))
         .routes(routes!(cancel::cancel_job))
+        .routes(routes!(retry::retry_job))
         .routes(routes!(fleet::get_queue))
 }
 

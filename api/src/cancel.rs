@@ -1,4 +1,4 @@
-//! `POST /v1/jobs/{id}/cancel`: the one write of the API beside the queue, conditional like every write of a record.
+//! `POST /v1/jobs/{id}/cancel`: a record that the API writes, conditionally like every write of a record.
 
 use std::sync::Arc;
 

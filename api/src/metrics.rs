@@ -9,11 +9,15 @@ use crate::problem::Code;
 
 pub const JOBS_ENQUEUED: &str = "api_jobs_enqueued_total";
 pub const JOBS_CANCELED: &str = "api_jobs_canceled_total";
+pub const JOBS_RETRIED: &str = "api_jobs_retried_total";
 pub const REQUEST_DURATION: &str = "api_request_duration_seconds";
 pub const PROBLEMS: &str = "api_problems_total";
 pub const RATE_LIMITED: &str = "api_rate_limited_total";
 pub const POLLS: &str = "api_polls_total";
 pub const WAITERS: &str = "api_waiters";
+pub const JOBS_LISTED: &str = "api_jobs_listed_total";
+pub const STREAMS: &str = "api_streams";
+pub const EVENTS: &str = "api_events_total";
 pub const SENDING: &str = "api_jobs_sending";
 pub const SEND_ENTRIES: &str = "api_send_entries";
 pub const SEND_DURATION: &str = "api_send_duration_seconds";
@@ -101,6 +105,7 @@ pub fn catalogue() -> Vec<Metric> {
     vec![
         counter(JOBS_ENQUEUED, &["result"], "Jobs by how accepting them ended: accepted, replayed, failed or unheard."),
         counter(JOBS_CANCELED, &[], "Jobs withdrawn by their caller."),
+        counter(JOBS_RETRIED, &[], "Jobs asked for again after they had ended."),
         Metric {
             name: REQUEST_DURATION,
             kind: Kind::Histogram,
@@ -118,6 +123,15 @@ pub fn catalogue() -> Vec<Metric> {
             labels: &[],
             help: "Requests held by Prefer: wait at the moment.",
         },
+        counter(JOBS_LISTED, &[], "Jobs shown in lists."),
+        Metric {
+            name: STREAMS,
+            kind: Kind::Gauge,
+            unit: Unit::Count,
+            labels: &[],
+            help: "Streams of events that are open at the moment.",
+        },
+        counter(EVENTS, &["status"], "Events sent by the state that they told."),
         Metric {
             name: SENDING,
             kind: Kind::Gauge,
@@ -156,7 +170,11 @@ pub fn describe() {
     Code::ALL.iter().for_each(|code| counter!(PROBLEMS, "code" => code.as_str()).absolute(0));
     Status::ALL.iter().for_each(|status| counter!(POLLS, "status" => status.as_str()).absolute(0));
     counter!(JOBS_CANCELED).absolute(0);
+    counter!(JOBS_RETRIED).absolute(0);
+    Status::ALL.iter().for_each(|status| counter!(EVENTS, "status" => status.as_str()).absolute(0));
+    counter!(JOBS_LISTED).absolute(0);
     gauge!(WAITERS).set(0.0);
+    gauge!(STREAMS).set(0.0);
     gauge!(SENDING).set(0.0);
 }
 
@@ -168,6 +186,11 @@ pub fn enqueued(result: Enqueued) {
 /// Counts a cancel.
 pub fn canceled() {
     counter!(JOBS_CANCELED).increment(1);
+}
+
+/// Counts a job that is asked for again after its end.
+pub fn retried() {
+    counter!(JOBS_RETRIED).increment(1);
 }
 
 /// Counts an error answer.
@@ -183,6 +206,16 @@ pub fn rate_limited(limit: Limit) {
 /// Counts a status read.
 pub fn polled(status: Status) {
     counter!(POLLS, "status" => status.as_str()).increment(1);
+}
+
+/// Counts the jobs of a page.
+pub fn listed(jobs: usize) {
+    counter!(JOBS_LISTED).increment(u64::try_from(jobs).unwrap_or(u64::MAX));
+}
+
+/// Counts an event of a stream.
+pub fn told(status: Status) {
+    counter!(EVENTS, "status" => status.as_str()).increment(1);
 }
 
 /// Records an answer. `route` is a route template, never a path.
@@ -222,19 +255,27 @@ impl Drop for Sending {
     }
 }
 
-/// Counts a held request until dropped, however it ends.
-pub struct Waiting(());
+/// Counts a held request or an open stream until dropped, however it ends.
+pub struct Held(&'static str);
 
-impl Waiting {
-    pub fn begin() -> Self {
-        gauge!(WAITERS).increment(1.0);
-        Self(())
+impl Held {
+    pub fn request() -> Self {
+        Self::begin(WAITERS)
+    }
+
+    pub fn stream() -> Self {
+        Self::begin(STREAMS)
+    }
+
+    fn begin(name: &'static str) -> Self {
+        gauge!(name).increment(1.0);
+        Self(name)
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Held {
     fn drop(&mut self) {
-        gauge!(WAITERS).decrement(1.0);
+        gauge!(self.0).decrement(1.0);
     }
 }
 

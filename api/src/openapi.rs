@@ -11,7 +11,8 @@ use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, Response
 
 use crate::extract::{MAX_IDEMPOTENCY_KEY_CHARS, MAX_WAIT_SECONDS};
 use crate::problem::{Code, PROBLEM_JSON, ProblemBody};
-use crate::{batch, cancel, fleet, status, submit};
+use crate::view::status_schema;
+use crate::{batch, cancel, events, fleet, list, retry, status, submit};
 
 const DESCRIPTION: &str = "Submit a prompt, get a job id at once, poll its `status_url`, and fetch the picture from \
     the CDN once the job has succeeded.\n\nEvery error is an RFC 9457 problem with a stable `code`. Every answer \
@@ -78,6 +79,12 @@ const SURFACES: &[Surface] = &[
         problems: batch::PROBLEMS,
     },
     Surface {
+        operation_id: "list_jobs",
+        parameters: &[Param::Cursor, Param::Limit, Param::Status, Param::Traceparent, Param::CorrelationId],
+        headers: &[("200", &[Field::CacheControl])],
+        problems: list::PROBLEMS,
+    },
+    Surface {
         operation_id: "get_job",
         parameters: &[Param::JobId, Param::Prefer, Param::IfNoneMatch, Param::Traceparent, Param::CorrelationId],
         headers: &[
@@ -87,10 +94,22 @@ const SURFACES: &[Surface] = &[
         problems: status::PROBLEMS,
     },
     Surface {
+        operation_id: "get_job_events",
+        parameters: &[Param::JobId, Param::LastEventId, Param::Traceparent, Param::CorrelationId],
+        headers: &[("200", &[Field::CacheControl]), ("204", &[Field::CacheControl])],
+        problems: events::PROBLEMS,
+    },
+    Surface {
         operation_id: "cancel_job",
         parameters: &[Param::JobId, Param::Traceparent, Param::CorrelationId],
         headers: &[("200", &[Field::ETag, Field::CacheControl])],
         problems: cancel::PROBLEMS,
+    },
+    Surface {
+        operation_id: "retry_job",
+        parameters: &[Param::JobId, Param::Traceparent, Param::CorrelationId],
+        headers: &[("202", &[Field::Location, Field::RetryAfter, Field::CacheControl])],
+        problems: retry::PROBLEMS,
     },
     Surface {
         operation_id: "get_queue",
@@ -103,9 +122,13 @@ const SURFACES: &[Surface] = &[
 #[derive(Clone, Copy)]
 enum Param {
     JobId,
+    Cursor,
+    Limit,
+    Status,
     IdempotencyKey,
     Prefer,
     IfNoneMatch,
+    LastEventId,
     Traceparent,
     CorrelationId,
 }
@@ -122,6 +145,26 @@ impl Param {
                 text().pattern(Some("^[0-9a-f]{32}-[0-9a-f]{16}$")),
                 "The id from the answer to the POST.".to_owned(),
             ),
+            Self::Cursor => (
+                "cursor",
+                ParameterIn::Query,
+                text().pattern(Some(list::CURSOR_PATTERN)),
+                "Where to go on: the `next_cursor` of the page before. Its form may change.".to_owned(),
+            ),
+            Self::Limit => (
+                "limit",
+                ParameterIn::Query,
+                ObjectBuilder::new()
+                    .schema_type(Type::Integer)
+                    .minimum(Some(1))
+                    .maximum(Some(list::MAX_LIMIT))
+                    .default(Some(list::DEFAULT_LIMIT.into())),
+                "Jobs on a page, at most.".to_owned(),
+            ),
+            Self::Status => {
+                let schema = ObjectBuilder::from(status_schema());
+                ("status", ParameterIn::Query, schema, "Only jobs in this state.".to_owned())
+            }
             Self::IdempotencyKey => (
                 "Idempotency-Key",
                 ParameterIn::Header,
@@ -142,6 +185,12 @@ impl Param {
                 ParameterIn::Header,
                 text(),
                 "ETags the client has: 304 if the state is still one of them.".to_owned(),
+            ),
+            Self::LastEventId => (
+                "Last-Event-ID",
+                ParameterIn::Header,
+                text(),
+                "The id of the last event that the client has: what it told is not told again.".to_owned(),
             ),
             Self::Traceparent => (
                 "traceparent",

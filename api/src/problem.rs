@@ -27,6 +27,7 @@ pub enum Code {
     MethodNotAllowed,
     RequestTimeout,
     JobAlreadyFinal,
+    JobNotRetryable,
     BodyTooLarge,
     UnsupportedMediaType,
     InvalidRequest,
@@ -40,7 +41,7 @@ pub enum Code {
 
 impl Code {
     /// All codes.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::MalformedJson,
         Self::Unauthenticated,
         Self::JobNotFound,
@@ -48,6 +49,7 @@ impl Code {
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::JobAlreadyFinal,
+        Self::JobNotRetryable,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
         Self::InvalidRequest,
@@ -69,6 +71,7 @@ impl Code {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::RequestTimeout => "request_timeout",
             Self::JobAlreadyFinal => "job_already_final",
+            Self::JobNotRetryable => "job_not_retryable",
             Self::BodyTooLarge => "body_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::InvalidRequest => "invalid_request",
@@ -89,7 +92,7 @@ impl Code {
             Self::JobNotFound | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::JobAlreadyFinal => StatusCode::CONFLICT,
+            Self::JobAlreadyFinal | Self::JobNotRetryable => StatusCode::CONFLICT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::InvalidRequest | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
@@ -109,6 +112,7 @@ impl Code {
             Self::MethodNotAllowed => "This address does not take this method",
             Self::RequestTimeout => "The body did not arrive in time",
             Self::JobAlreadyFinal => "The job has already ended",
+            Self::JobNotRetryable => "The job cannot be asked for again",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body must be application/json",
             Self::InvalidRequest => "The request has invalid fields",

@@ -16,6 +16,7 @@ pub struct RateLimits {
     submits: DefaultKeyedRateLimiter<TenantId>,
     polls: DefaultKeyedRateLimiter<TenantId>,
     burst: NonZeroU32,
+    polls_at_once: NonZeroU32,
     clock: DefaultClock,
 }
 
@@ -27,6 +28,7 @@ impl RateLimits {
             submits: RateLimiter::dashmap(submits),
             polls: RateLimiter::dashmap(Quota::per_minute(settings.polls_per_minute)),
             burst: settings.jobs_burst,
+            polls_at_once: settings.polls_per_minute,
             clock: DefaultClock::default(),
         }
     }
@@ -54,6 +56,18 @@ impl RateLimits {
         self.polls
             .check_key(tenant)
             .map_err(|not_until| self.limited(Limit::Poll, not_until.wait_time_from(self.clock.now())))
+    }
+
+    /// Takes `reads` at once from the tenant's bucket of reads, or all that it can hold.
+    ///
+    /// # Errors
+    /// 429 with the seconds to wait.
+    pub fn polls(&self, tenant: &TenantId, reads: usize) -> Result<(), Problem> {
+        let reads = u32::try_from(reads).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+        match self.polls.check_key_n(tenant, reads.min(self.polls_at_once)) {
+            Ok(Err(not_until)) => Err(self.limited(Limit::Poll, not_until.wait_time_from(self.clock.now()))),
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
     }
 
     fn limited(&self, limit: Limit, wait: std::time::Duration) -> Problem {

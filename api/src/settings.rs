@@ -102,6 +102,9 @@ pub struct LimitSettings {
     /// Requests that may wait for their job at a time (`Prefer: wait`); beyond that they are answered at once.
     #[arg(long, env = "MAX_WAITERS", default_value_t = 1000, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub max_waiters: u32,
+    /// Streams of events that may be open at a time; beyond that each has the state of its job and ends.
+    #[arg(long, env = "MAX_STREAMS", default_value_t = 1000, value_name = "STREAMS", value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub max_streams: u32,
 }
 
 /// The settings cannot be used. The message never contains a secret.

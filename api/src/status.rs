@@ -6,22 +6,18 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::app::Api;
 use crate::extract::{self, CallersJob};
-use crate::metrics::{self, Waiting};
+use crate::metrics::{self, Held};
 use crate::problem::{Code, Problem};
 use crate::view::JobView;
+use crate::watch::{Pace, Paused};
 
 pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// First pause between two reads for a held request; it doubles up to [`MAX_PAUSE`]. S3 costs 0.4 USD per million
-/// reads, so a held request of 20 s costs less than 0.00001 USD.
-const MIN_PAUSE: Duration = Duration::from_millis(250);
+/// Longest pause between two reads for a held request.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// The problems that the handler answers with.
@@ -33,19 +29,6 @@ pub const PROBLEMS: &[Code] = &[
     Code::InternalError,
     Code::StoreUnavailable,
 ];
-
-/// Requests held at a time: bounded, since each of them reads the store again and again.
-pub struct Waiters {
-    places: Semaphore,
-    stopping: CancellationToken,
-}
-
-impl Waiters {
-    /// Makes room for `max` held requests; all of them end when `stopping` is cancelled.
-    pub fn new(max: u32, stopping: CancellationToken) -> Self {
-        Self { places: Semaphore::new(usize::try_from(max).unwrap_or(usize::MAX)), stopping }
-    }
-}
 
 /// Tells where a job is
 ///
@@ -77,39 +60,31 @@ pub async fn get_job(State(api): State<Arc<Api>>, job: CallersJob, headers: Head
     Ok(response)
 }
 
-/// Reads the state of a job.
-///
-/// # Errors
-/// 503 when the store cannot tell.
-pub async fn read(api: &Api, job: &CallersJob) -> Result<JobView, Problem> {
-    let record = api.records.read(&job.id).await.map_err(|error| Problem::from(error).about(&job.id))?;
-    Ok(api.view(&job.id, record.as_ref().map(|(record, _)| record)))
+async fn read(api: &Api, job: &CallersJob) -> Result<JobView, Problem> {
+    api.read(&job.id).await.map_err(|error| Problem::from(error).about(&job.id))
 }
 
 /// Reads until the job is final, `wait` is over, or the process stops. Returns whether the preference was honoured: not
 /// when every place is taken. A client that disconnects drops this future, and with it its place.
 async fn wait_until_final(api: &Api, job: &CallersJob, wait: Duration) -> Result<(JobView, bool), Problem> {
     let deadline = Instant::now() + wait;
-    let Ok(_place) = api.waiters.places.try_acquire() else { return Ok((read(api, job).await?, false)) };
-    let _waiting = Waiting::begin();
-    let mut pause = MIN_PAUSE;
+    let Some(place) = api.waiters.take() else { return Ok((read(api, job).await?, false)) };
+    let _held = Held::request();
+    let mut pace = Pace::up_to(MAX_PAUSE);
     loop {
         let view = read(api, job).await?;
-        let now = Instant::now();
-        if view.status.is_final() || now >= deadline {
+        if view.status.is_final() || Instant::now() >= deadline {
             return Ok((view, true));
         }
-        tokio::select! {
-            () = api.waiters.stopping.cancelled() => return Ok((view, true)),
-            () = tokio::time::sleep_until(deadline.min(now + pause)) => pause = (pause * 2).min(MAX_PAUSE),
+        if place.pause(&mut pace, deadline).await == Paused::Stopping {
+            return Ok((view, true));
         }
     }
 }
 
 /// Makes the answer of a view: 304 when the client has it already.
 pub fn answer(view: &JobView, if_none_match: Option<&HeaderValue>) -> Response {
-    let body = serde_json::to_vec(view).expect("a view always serialises");
-    let hash: String = Sha256::digest(&body).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let (body, hash) = view.encode();
     let etag = format!("\"{hash}\"");
     let unchanged = if_none_match.and_then(|value| value.to_str().ok()).is_some_and(|text| names(text, &etag));
     let mut headers = view.headers();

@@ -1,4 +1,4 @@
-//! `RecordStore`: where the state of jobs is read and a cancel is written; `S3Records` is the bucket behind it.
+//! `RecordStore`: where the state of jobs is read, listed, and written by the API's few writes; `S3Records` is the bucket behind it.
 
 use std::error::Error as StdError;
 
@@ -7,7 +7,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use axum::body::Bytes;
-use job::{JobId, ObjectKind, Pauses, Place, Record, pauses_key, record_key};
+use job::{IndexEntry, JobId, ObjectKind, Pauses, Place, Record, TenantId, index_prefix, pauses_key, record_key};
 use service::detail;
 use thiserror::Error;
 
@@ -37,6 +37,18 @@ pub trait RecordStore: Send + Sync {
     /// # Errors
     /// [`WriteError::Conflict`] when the record has another version by now, or none.
     async fn replace(&self, record: &Record, expected: &ETag) -> Result<(), WriteError>;
+
+    /// Returns up to `max` (1 to 1000) entries of a tenant's list, newest first, from the first one behind `after` on. Fewer
+    /// than `max` means that there are no more.
+    ///
+    /// # Errors
+    /// When the store cannot tell.
+    async fn list(
+        &self,
+        tenant: &TenantId,
+        after: Option<&IndexEntry>,
+        max: usize,
+    ) -> Result<Vec<IndexEntry>, StoreError>;
 }
 
 /// The store did not do what was asked. The texts are for the log.
@@ -74,7 +86,10 @@ impl From<StoreError> for Problem {
     }
 }
 
-/// `records/` of an S3 bucket.
+/// S3 lists at most this many objects in one call.
+const MAX_LISTED: usize = 1000;
+
+/// `records/` and `index/` of an S3 bucket.
 pub struct S3Records {
     client: Client,
     bucket: String,
@@ -152,6 +167,21 @@ impl RecordStore for S3Records {
 
     async fn replace(&self, record: &Record, expected: &ETag) -> Result<(), WriteError> {
         self.put(record, Condition::Unchanged(expected)).await
+    }
+
+    async fn list(
+        &self,
+        tenant: &TenantId,
+        after: Option<&IndexEntry>,
+        max: usize,
+    ) -> Result<Vec<IndexEntry>, StoreError> {
+        let max = i32::try_from(max.clamp(1, MAX_LISTED)).expect("1 to 1000");
+        let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(index_prefix(tenant)).max_keys(max);
+        let list = list.set_start_after(after.map(|entry| entry.key(tenant)));
+        let output = list.send().await.map_err(|error| store_error(&error))?;
+        let keys = output.contents.unwrap_or_default().into_iter().filter_map(|object| object.key);
+        // Nobody but the workers writes there, and they write nothing else.
+        Ok(keys.filter_map(|key| IndexEntry::of_key(&key, tenant)).collect())
     }
 }
 

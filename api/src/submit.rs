@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
 use crate::app::Api;
-use crate::extract::{self, Caller};
+use crate::extract::{self, Caller, CallersJob};
 use crate::fleet;
 use crate::metrics::{self, Enqueued};
 use crate::problem::{Code, FieldError, Problem};
@@ -159,6 +159,30 @@ impl SubmitRequest {
         trace: &TraceContext,
         idempotency_key: Option<&str>,
     ) -> Result<Job, Problem> {
+        let (spec, deadline) = self.check()?;
+        let id = match idempotency_key {
+            Some(key) => api.job_id_keys.derive(tenant, key),
+            None => api.job_id_keys.issue(tenant),
+        };
+        let submitted_at = id.issued_at().unwrap_or_else(|| whole_milliseconds((api.now)()));
+        let deadline_at = deadline.map(|deadline| submitted_at + deadline);
+        Ok(Job { id, tenant: tenant.clone(), spec, submitted_at, deadline_at, retries: 0, trace: trace.clone() })
+    }
+
+    /// Checks the request and makes the job that is asked for again, with a deadline that counts from now.
+    ///
+    /// # Errors
+    /// 422 with every field to mend.
+    pub fn into_job_again(self, api: &Api, job: &CallersJob, trace: &TraceContext) -> Result<Job, Problem> {
+        let (spec, deadline) = self.check()?;
+        let submitted_at = whole_milliseconds((api.now)());
+        let deadline_at = deadline.map(|deadline| submitted_at + deadline);
+        let tenant = job.tenant.clone();
+        Ok(Job { id: job.id, tenant, spec, submitted_at, deadline_at, retries: 0, trace: trace.clone() })
+    }
+
+    /// Returns what is asked for, and within what time.
+    fn check(self) -> Result<(JobSpec, Option<SignedDuration>), Problem> {
         let mut errors = Vec::new();
         let deadline = self.deadline_seconds.map(i64::from);
         if deadline.is_some_and(|seconds| !(1..=i64::from(MAX_DEADLINE_SECONDS)).contains(&seconds)) {
@@ -186,23 +210,13 @@ impl SubmitRequest {
             errors.insert(0, FieldError { field: error.field().to_owned(), detail: error.to_string() });
         });
         let (Ok(spec), true) = (spec, errors.is_empty()) else { return Err(Problem::fields(errors)) };
-        let spec = spec.with_renditions(renditions);
-        let id = match idempotency_key {
-            Some(key) => api.job_id_keys.derive(tenant, key),
-            None => api.job_id_keys.issue(tenant),
-        };
-        // Milliseconds, as in the id: the first poll must not show another time than this answer.
-        let now = Timestamp::from_millisecond((api.now)().as_millisecond()).expect("it came from a timestamp");
-        let submitted_at = id.issued_at().unwrap_or(now);
-        Ok(Job {
-            id,
-            tenant: tenant.clone(),
-            spec,
-            submitted_at,
-            deadline_at: deadline.map(|seconds| submitted_at + SignedDuration::from_secs(seconds)),
-            trace: trace.clone(),
-        })
+        Ok((spec.with_renditions(renditions), deadline.map(SignedDuration::from_secs)))
     }
+}
+
+/// Milliseconds, as in an id: the first poll must not show another time than the answer to the submission.
+fn whole_milliseconds(now: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(now.as_millisecond()).expect("it came from a timestamp")
 }
 
 impl AcceptedJob {
@@ -292,7 +306,8 @@ fn text_schema(description: &str, schema_type: SchemaType, max_chars: usize, pat
         .build()
 }
 
-fn accepted(job: AcceptedJob) -> Response {
+/// Makes the answer to whoever has asked for a job.
+pub fn accepted(job: AcceptedJob) -> Response {
     let location = [(header::LOCATION, job.status_url.clone()), (header::CACHE_CONTROL, "no-store".to_owned())];
     let retry_after =
         (!job.status.is_final()).then(|| [(header::RETRY_AFTER, poll_after(job.eta_seconds).to_string())]);

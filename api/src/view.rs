@@ -6,6 +6,7 @@ use axum::http::header::{self, HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use job::{FailureCode, JobId, Record, RenditionInfo, Status, Timings};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
@@ -37,8 +38,22 @@ impl Links {
         self.api(&format!("v1/jobs/{id}"))
     }
 
+    /// Returns the URL of the page of a list that comes after `cursor`.
+    pub fn list(&self, cursor: &str, limit: usize, status: Option<Status>) -> String {
+        let status = status.map(|status| format!("&status={status}")).unwrap_or_default();
+        self.api(&format!("v1/jobs?cursor={cursor}&limit={limit}{status}"))
+    }
+
+    fn events(&self, id: &JobId) -> String {
+        self.api(&format!("v1/jobs/{id}/events"))
+    }
+
     fn cancel(&self, id: &JobId) -> String {
         self.api(&format!("v1/jobs/{id}/cancel"))
+    }
+
+    fn retry(&self, id: &JobId) -> String {
+        self.api(&format!("v1/jobs/{id}/retry"))
     }
 
     fn api(&self, path: &str) -> String {
@@ -86,6 +101,10 @@ pub struct JobView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub alt_text: Option<String>,
+    /// How often it was asked for again; absent if never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub retries: Option<u32>,
     /// The picture; present exactly when succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -213,8 +232,12 @@ pub struct UrlsView {
     /// GET: its state.
     #[serde(rename = "self")]
     pub this: String,
+    /// GET: its states as server-sent events.
+    pub events: String,
     /// POST: withdraws it.
     pub cancel: String,
+    /// POST: asks for it again, once it has ended without a picture.
+    pub retry: String,
 }
 
 impl JobView {
@@ -235,6 +258,7 @@ impl JobView {
             eta_seconds: None,
             attempts: record.map_or(0, |record| record.attempts),
             alt_text: record.and_then(|record| record.alt_text.clone()),
+            retries: record.map(|record| record.retries).filter(|retries| *retries > 0),
             image: image.map(|image| ImageView {
                 url: links.cdn.join(&image.key),
                 width: image.width,
@@ -254,8 +278,20 @@ impl JobView {
                 retryable: error.retryable,
             }),
             timings: record.and_then(|record| TimingsView::new(&record.timings)),
-            urls: UrlsView { this: links.job(id), cancel: links.cancel(id) },
+            urls: UrlsView {
+                this: links.job(id),
+                events: links.events(id),
+                cancel: links.cancel(id),
+                retry: links.retry(id),
+            },
         }
+    }
+
+    /// Returns the state as JSON, and the name of just this state: what its `ETag` has between the quotes.
+    pub fn encode(&self) -> (String, String) {
+        let body = serde_json::to_string(self).expect("a view always serialises");
+        let hash = Sha256::digest(&body).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        (body, hash)
     }
 
     /// Returns the headers that depend on the state alone.
@@ -276,7 +312,7 @@ impl JobView {
 /// has been lost or sits in the dead-letter queue: it must not read as queued for ever.
 pub fn status_at(id: &JobId, record: Option<&Record>, now: Timestamp, retention: Duration) -> Status {
     let status = record.map_or(Status::Queued, |record| record.status_at(now));
-    let submitted_at = record.and_then(|record| record.submitted_at).or_else(|| id.issued_at());
+    let submitted_at = record.and_then(|record| record.retried_at.or(record.submitted_at)).or_else(|| id.issued_at());
     let outlived = submitted_at
         .is_some_and(|submitted| now.duration_since(submitted).unsigned_abs() > retention && submitted < now);
     if status == Status::Queued && outlived { Status::Expired } else { status }

@@ -14,10 +14,12 @@ mod status;
 mod failure;
 mod record;
 mod object_key;
+mod index;
 mod pause;
 
 pub use failure::{Failure, FailureCode};
 pub use id::{InvalidJobId, JobId};
+pub use index::{INDEX, IndexEntry, InvalidIndexEntry, index_prefix};
 pub use key_ring::{IdKeys, InvalidIdKeys};
 pub use message::{DecodeError, Job, WIRE_VERSION};
 pub use object_key::{

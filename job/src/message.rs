@@ -13,7 +13,8 @@ use crate::{JobId, JobSpec, Place, TenantId, TraceContext};
 ///
 /// - 1: a job without renditions.
 /// - 2: a job with `spec.renditions`, which a worker of version 1 would leave out without a word.
-pub const WIRE_VERSION: u64 = 2;
+/// - 3: a job that its caller asked for again, whose end a worker of version 2 would take for the last word.
+pub const WIRE_VERSION: u64 = 3;
 
 /// One accepted request, as the worker receives it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,9 @@ pub struct Job {
     /// Past this time the job is `expired` and not paid for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_at: Option<Timestamp>,
+    /// How often its caller had asked for it again when this message was sent; 0 is the first time.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: u32,
     /// What ties its logs together.
     pub trace: TraceContext,
 }
@@ -63,7 +67,11 @@ impl Job {
             #[serde(flatten)]
             job: &'a Job,
         }
-        let v = if self.spec.renditions().is_empty() { 1 } else { WIRE_VERSION };
+        let v = match (self.retries, self.spec.renditions()) {
+            (0, []) => 1,
+            (0, _) => 2,
+            _ => WIRE_VERSION,
+        };
         serde_json::to_string(&Versioned { v, job: self }).expect("a job always serialises")
     }
 
@@ -101,6 +109,11 @@ impl Job {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+pub(crate) fn is_zero(retries: &u32) -> bool {
+    *retries == 0
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -117,6 +130,7 @@ mod tests {
             tenant,
             submitted_at: Timestamp::UNIX_EPOCH,
             deadline_at: None,
+            retries: 0,
             trace: TraceContext::generate(),
         })
     }
@@ -177,6 +191,17 @@ mod tests {
         assert!(matches!(Job::decode(&odd), Err(DecodeError::Invalid(_))));
     }
 
+    /// Version 3, with what it adds.
+    const GOLDEN_V3: &str = r#"{"v":3,"id":"018f3a5e7c007cc4a1f00123456789ab-0011223344556677","tenant":"north","spec":{"prompt":"a red fox"},"submitted_at":"2026-11-24T11:00:00Z","retries":2,"trace":{"traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01","correlation_id":"assignment-42"}}"#;
+
+    #[test]
+    fn golden_version_3_decodes_and_only_what_is_asked_for_again_needs_it() {
+        let mut job = Job::decode(GOLDEN_V3).unwrap();
+        assert_eq!((job.encode().as_str(), job.retries), (GOLDEN_V3, 2));
+        job.retries = 0;
+        assert!(job.encode().starts_with(r#"{"v":1,"#), "a worker of version 1 can do it");
+    }
+
     #[test]
     fn each_kind_of_bad_body_has_its_error() {
         assert!(matches!(Job::decode("not json"), Err(DecodeError::NotJson(_))));
@@ -184,7 +209,7 @@ mod tests {
         assert!(matches!(Job::decode("{}"), Err(DecodeError::NoVersion)));
         assert!(matches!(Job::decode(r#"{"v":"one"}"#), Err(DecodeError::NoVersion)));
         assert!(matches!(Job::decode(r#"{"v":0}"#), Err(DecodeError::NoVersion)));
-        assert!(matches!(Job::decode(r#"{"v":3}"#), Err(DecodeError::NewerVersion { found: 3 })));
+        assert!(matches!(Job::decode(r#"{"v":4}"#), Err(DecodeError::NewerVersion { found: 4 })));
         assert!(matches!(Job::decode(r#"{"v":1}"#), Err(DecodeError::Invalid(_))));
         let blank_prompt = GOLDEN_V1.replace("a red fox", " ");
         assert!(matches!(Job::decode(&blank_prompt), Err(DecodeError::Invalid(_))));

@@ -18,6 +18,8 @@ pub enum ObjectKind {
     Record,
     /// `sources/{id}`: what the model returned, kept for days.
     Source,
+    /// `index/{tenant}/...`: the list of a tenant's jobs, in names alone.
+    Index,
     /// `control/...`: what steers the fleet, and `audit/...`: what operators did.
     Control,
 }
@@ -27,7 +29,7 @@ impl ObjectKind {
     pub fn cache_control(self) -> &'static str {
         match self {
             Self::Image(_) => "public, max-age=31536000, immutable",
-            Self::Record | Self::Source | Self::Control => "private, no-store",
+            Self::Record | Self::Source | Self::Index | Self::Control => "private, no-store",
         }
     }
 
@@ -36,7 +38,7 @@ impl ObjectKind {
         match self {
             Self::Image(format) => format.content_type(),
             Self::Record | Self::Control => "application/json",
-            Self::Source => "application/octet-stream",
+            Self::Source | Self::Index => "application/octet-stream",
         }
     }
 }
@@ -91,6 +93,7 @@ mod tests {
             (avif, "public, max-age=31536000, immutable", "image/avif"),
             (ObjectKind::Record, "private, no-store", "application/json"),
             (ObjectKind::Source, "private, no-store", "application/octet-stream"),
+            (ObjectKind::Index, "private, no-store", "application/octet-stream"),
             (ObjectKind::Control, "private, no-store", "application/json"),
         ] {
             assert_eq!((kind.cache_control(), kind.content_type()), (cache_control, content_type));

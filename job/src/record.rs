@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Failure, Job, JobId, Status, TenantId, TraceContext};
+use crate::message::is_zero;
+use crate::{Failure, FailureCode, Job, JobId, Status, TenantId, TraceContext};
 
 /// Version written into every record.
 pub const RECORD_VERSION: u32 = 1;
@@ -36,6 +37,12 @@ pub struct Record {
     pub deadline_at: Option<Timestamp>,
     /// Attempts begun.
     pub attempts: u32,
+    /// How often its caller asked for it again after an end: [`Job::retries`] of the newest message.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: u32,
+    /// When the caller did so last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retried_at: Option<Timestamp>,
     /// [`JobSpec::fingerprint`](crate::JobSpec::fingerprint) of what was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec_fingerprint: Option<String>,
@@ -184,6 +191,8 @@ impl Record {
             finished_at: None,
             deadline_at: job.deadline_at,
             attempts: 0,
+            retries: 0,
+            retried_at: None,
             spec_fingerprint: Some(job.spec.fingerprint()),
             trace: Some(job.trace.clone()),
             claim: None,
@@ -212,6 +221,8 @@ impl Record {
             finished_at: Some(now),
             deadline_at: None,
             attempts: 0,
+            retries: 0,
+            retried_at: None,
             spec_fingerprint: None,
             trace: None,
             claim: None,
@@ -227,15 +238,49 @@ impl Record {
         }
     }
 
-    /// Ends the job: sets the state, drops the claim, notes the time.
+    /// Ends the job: sets the state, drops the claim, notes the time. A call that is under way while somebody else ends the
+    /// job may still bring a picture, for whoever asks for the job again.
     pub fn finish(&mut self, status: Status, now: Timestamp) {
         debug_assert!(status.is_final());
         self.status = status;
         self.claim = None;
-        self.paying_until = None;
+        if status == Status::Succeeded {
+            self.paying_until = None;
+        }
         self.last_fault = None;
         self.updated_at = now;
         self.finished_at = Some(now);
+    }
+
+    /// Returns whether the caller may ask for the job again after this end (docs/adr/0022).
+    ///
+    /// Where the model has answered, the same request gets the same answer: a picture that is there, a refusal, or bytes
+    /// that nobody can decode and that are checkpointed all the same.
+    pub fn may_be_retried(&self) -> bool {
+        match self.status {
+            Status::Queued | Status::Generating | Status::Processing | Status::Succeeded | Status::Blocked => false,
+            Status::Failed => self.error.as_ref().is_none_or(|failure| failure.code == FailureCode::AttemptsExhausted),
+            Status::Canceled | Status::Expired => true,
+        }
+    }
+
+    /// Makes the job wait again, as `job`, the message of its caller's newest wish, says. What was paid for stays known.
+    pub fn retry(&mut self, job: &Job, now: Timestamp) {
+        debug_assert!(job.retries > self.retries);
+        self.status = Status::Queued;
+        self.retries = job.retries;
+        self.retried_at = Some(job.submitted_at);
+        self.deadline_at = job.deadline_at;
+        self.trace = Some(job.trace.clone());
+        // Canceled before any worker had seen it.
+        self.submitted_at.get_or_insert(job.submitted_at);
+        self.spec_fingerprint.get_or_insert_with(|| job.spec.fingerprint());
+        self.claim = None;
+        self.error = None;
+        self.last_fault = None;
+        self.finished_at = None;
+        self.reconciled_at = None;
+        self.updated_at = now;
     }
 
     /// Returns the state as a client should see it at `now`: a pending record whose claim has run out is waiting for
@@ -269,6 +314,32 @@ mod tests {
         assert!(!claim().may_be_taken_over("m-1", 1, before), "an older delivery");
         assert!(!claim().may_be_taken_over("m-2", 9, before), "another message for the same job");
         assert!(claim().may_be_taken_over("m-2", 1, after));
+    }
+
+    #[test]
+    fn only_an_end_without_an_answer_of_the_model_may_be_asked_for_again() {
+        let now = "2026-11-24T10:00:00Z".parse().unwrap();
+        let id = "018f3a5e7c007cc4a1f00123456789ab-0011223344556677".parse().unwrap();
+        let mut record = Record::canceled_before_start(id, "north".parse().unwrap(), now);
+        let retried = |record: &Record| Status::ALL.map(|status| Record { status, ..record.clone() }.may_be_retried());
+        // In the order of `Status::ALL`; failed without a reason does not happen, and asks for nothing twice.
+        assert_eq!(retried(&record), [false, false, false, false, true, false, true, true]);
+        for code in FailureCode::ALL {
+            record.error = Some(Failure::new(code, ""));
+            assert_eq!(retried(&record)[4], code == FailureCode::AttemptsExhausted, "{}", code.as_str());
+        }
+    }
+
+    #[test]
+    fn a_call_under_way_is_remembered_by_every_end_but_success() {
+        let now = "2026-11-24T10:00:00Z".parse().unwrap();
+        let id = "018f3a5e7c007cc4a1f00123456789ab-0011223344556677".parse().unwrap();
+        let mut record = Record::canceled_before_start(id, "north".parse().unwrap(), now);
+        record.paying_until = Some(now);
+        record.finish(Status::Canceled, now);
+        assert_eq!(record.paying_until, Some(now));
+        record.finish(Status::Succeeded, now);
+        assert_eq!(record.paying_until, None);
     }
 
     #[test]

@@ -82,12 +82,12 @@ run "storage" {
   }
 
   assert {
-    condition     = alltrue([for rule in aws_s3_bucket_lifecycle_configuration.images.rule : length([for expiration in rule.expiration : expiration if coalesce(expiration.days, 0) > 0]) == 0 || rule.id == "images" || contains(["records/", "sources/"], try(coalesce(one(rule.filter).prefix, ""), ""))])
-    error_message = "nothing_expires_everything: a rule that expires must be for the tagged pictures, records/ or sources/; a bucket-wide one deletes permanent pictures."
+    condition     = alltrue([for rule in aws_s3_bucket_lifecycle_configuration.images.rule : length([for expiration in rule.expiration : expiration if coalesce(expiration.days, 0) > 0]) == 0 || rule.id == "images" || contains(["records/", "index/", "sources/"], try(coalesce(one(rule.filter).prefix, ""), ""))])
+    error_message = "nothing_expires_everything: a rule that expires must be for the tagged pictures, records/, index/ or sources/; a bucket-wide one deletes permanent pictures."
   }
 
   assert {
-    condition     = alltrue([for prefix in ["images/", "records/", "sources/", "control/"] : anytrue([for rule in aws_s3_bucket_lifecycle_configuration.images.rule : rule.status == "Enabled" && length(rule.noncurrent_version_expiration) == 1 && try(coalesce(one(rule.filter).prefix, ""), "") == prefix])])
+    condition     = alltrue([for prefix in ["images/", "records/", "index/", "sources/", "control/"] : anytrue([for rule in aws_s3_bucket_lifecycle_configuration.images.rule : rule.status == "Enabled" && length(rule.noncurrent_version_expiration) == 1 && try(coalesce(one(rule.filter).prefix, ""), "") == prefix])])
     error_message = "storage_shrinks: with versioning an expiration only hides; noncurrent versions must expire under every prefix."
   }
 
@@ -102,8 +102,8 @@ run "storage" {
   }
 
   assert {
-    condition     = [for rule in aws_s3_bucket_lifecycle_configuration.images.rule : one(rule.expiration).days if rule.id == "sources"][0] * 86400 > aws_sqs_queue.jobs_dead_letter.message_retention_seconds && [for rule in aws_s3_bucket_lifecycle_configuration.images.rule : one(rule.expiration).days if rule.id == "records"][0] == 635
-    error_message = "sources_outlive_the_dead_letter_queue: otherwise a redrive pays again. Records live as long as pictures."
+    condition     = [for rule in aws_s3_bucket_lifecycle_configuration.images.rule : one(rule.expiration).days if rule.id == "sources"][0] * 86400 > aws_sqs_queue.jobs_dead_letter.message_retention_seconds && [for rule in aws_s3_bucket_lifecycle_configuration.images.rule : one(rule.expiration).days if rule.id == "records"][0] == 635 && [for rule in aws_s3_bucket_lifecycle_configuration.images.rule : one(rule.expiration).days if rule.id == "index"][0] == 635
+    error_message = "sources_outlive_the_dead_letter_queue: otherwise a redrive pays again. Records and lists live as long as pictures."
   }
 
   # ---- CDN

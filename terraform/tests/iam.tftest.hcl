@@ -60,6 +60,7 @@ run "roles" {
   assert {
     condition = jsonencode({ for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Sid => statement.Action }) == jsonencode({
       ConsumeJobs              = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage"]
+      EnterJobsIntoLists       = ["s3:PutObject"]
       FetchRelease             = ["s3:GetObject"]
       Generate                 = ["bedrock:InvokeModel"]
       KeepRecordsAndSources    = ["s3:GetObject", "s3:PutObject"]
@@ -101,13 +102,14 @@ run "roles" {
   }
 
   assert {
-    condition = jsonencode([for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Resource if contains(["KeepTheReconcilersLedger", "LookAtDeadLetters", "ReadPauses", "ShareTheModelsQuota"], statement.Sid)]) == jsonencode([
+    condition = jsonencode([for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Resource if contains(["EnterJobsIntoLists", "KeepTheReconcilersLedger", "LookAtDeadLetters", "ReadPauses", "ShareTheModelsQuota"], statement.Sid)]) == jsonencode([
       "arn:aws:sqs:ap-south-1:111111111111:image-pipeline-jobs-dead-letter",
       "arn:aws:s3:::images-bucket/control/pause.json",
       "arn:aws:s3:::images-bucket/control/model-quota.json",
       "arn:aws:s3:::images-bucket/control/reconcile.json",
+      "arn:aws:s3:::images-bucket/index/*",
     ])
-    error_message = "control: a worker looks at dead letters without deleting them, and cannot pause the fleet."
+    error_message = "control: a worker looks at dead letters without deleting them, cannot pause the fleet, and enters jobs into lists without reading them."
   }
 
   assert {

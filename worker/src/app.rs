@@ -15,6 +15,7 @@ use crate::consumer::{Consumer, Drained, Lanes};
 use crate::cpu::CpuPool;
 use crate::delivery::DeliveryHandler;
 use crate::generate::Generator;
+use crate::job_list::JobList;
 use crate::lane::BatchLane;
 use crate::lease::Terms;
 use crate::models::Models;
@@ -84,9 +85,11 @@ impl Worker {
             model_timeout: settings.model_timeout(),
             clock: Arc::clone(&ports.clock),
         };
+        let list = JobList { store: Arc::clone(&ports.store), tasks: tasks.clone(), stopping: stopping.clone() };
         let pipeline = Pipeline {
             store: ports.store,
             sources,
+            list,
             renderer,
             gate: render_gate(settings.threads()),
             attempt_timeout: settings.attempt_timeout(),

@@ -46,12 +46,14 @@ pub struct Claimant {
 pub enum Claimed {
     /// It is ours.
     Held(Box<Held>),
-    /// The job has ended.
-    AlreadyFinal(Status),
+    /// The job has ended, as this record says.
+    AlreadyFinal(Box<Record>),
     /// Somebody else has it, for this long at most.
     Elsewhere { for_at_most: Duration },
     /// The record is that of another spec: its `Idempotency-Key` was used for two before either had a record.
     OtherSpec,
+    /// Its caller has asked for the job again since, and another message stands for that.
+    Superseded,
 }
 
 /// Our claim. Every write through it fails with [`Lost`](WriteError::Lost) once somebody else has written the record.
@@ -97,8 +99,15 @@ pub async fn claim(
             tracing::warn!(record.status = record.status.as_str(), "idempotency conflict: the key is another spec's");
             return Ok(Claimed::OtherSpec);
         }
-        if record.status.is_final() && !may_be_redone(&record) {
-            return Ok(Claimed::AlreadyFinal(record.status));
+        if job.retries < record.retries {
+            tracing::info!(
+                record.retries = record.retries,
+                "message of an earlier wish: a newer one stands for the job"
+            );
+            return Ok(Claimed::Superseded);
+        }
+        if record.status.is_final() && !may_be_redone(&record, job) {
+            return Ok(Claimed::AlreadyFinal(Box::new(record)));
         }
         if let Some(claim) = &record.claim
             && claim.token != claimant.token
@@ -152,6 +161,7 @@ pub async fn end_unheld(
 ) -> Result<(), StoreError> {
     debug_assert!(!record.status.is_final());
     record.finish(end.0, now);
+    record.paying_until = None;
     record.error = end.1;
     record.reconciled_at = Some(now);
     match found {
@@ -168,13 +178,20 @@ pub fn is_of_another_spec(record: &Record, job: &Job) -> bool {
 }
 
 /// A job that failed for want of attempts may be redriven from the dead-letter queue and still succeed. One that the
-/// reconciler called expired had no message left: a message that turns up after all proves the contrary.
-fn may_be_redone(record: &Record) -> bool {
+/// reconciler called expired had no message left: a message that turns up after all proves the contrary. And one that
+/// was sent after the end, because its caller asked for the job again, is what the record has yet to tell.
+fn may_be_redone(record: &Record, job: &Job) -> bool {
     let was_given_up = record.status == Status::Expired && record.reconciled_at.is_some();
-    was_given_up || record.error.as_ref().is_some_and(|error| error.code == FailureCode::AttemptsExhausted)
+    let is_wanted_again = job.retries > record.retries && record.may_be_retried();
+    is_wanted_again
+        || was_given_up
+        || record.error.as_ref().is_some_and(|error| error.code == FailureCode::AttemptsExhausted)
 }
 
 fn begin_attempt(record: &mut Record, job: &Job, claimant: &Claimant, now: Timestamp, resumed: bool) {
+    if job.retries > record.retries {
+        record.retry(job, now);
+    }
     if !resumed {
         record.attempts += 1;
     }
@@ -267,9 +284,8 @@ impl Held {
         let mut next = self.record.clone();
         change(&mut next);
         next.finish(status, now);
-        if may_be_redone(&next) {
-            next.paying_until = self.others_paying_until(now);
-        }
+        // A redrive, or a caller who asks for the job again, has to wait for what is still paid for.
+        next.paying_until = if status == Status::Succeeded { None } else { self.others_paying_until(now) };
         self.write(store, next).await
     }
 

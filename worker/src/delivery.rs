@@ -251,6 +251,7 @@ fn outcome_label(outcome: &Outcome) -> &'static str {
         Outcome::Expired => "expired",
         Outcome::HeldElsewhere { .. } => "duplicate",
         Outcome::KeyConflict => "key_conflict",
+        Outcome::Superseded => "superseded",
         Outcome::GivenBack => "released",
     }
 }
@@ -315,6 +316,7 @@ mod tests {
             spec: JobSpec::new("a red fox".into(), None, None).unwrap(),
             submitted_at: Timestamp::UNIX_EPOCH,
             deadline_at: None,
+            retries: 0,
             trace: TraceContext::generate(),
         };
         let delivery = Delivery {

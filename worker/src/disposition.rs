@@ -21,6 +21,8 @@ pub enum Outcome {
     HeldElsewhere { for_at_most: Duration },
     /// Its `Idempotency-Key` is that of another job.
     KeyConflict,
+    /// Its caller has asked for the job again since, with a message of its own.
+    Superseded,
     /// This process stops, and the job had not been paid for.
     GivenBack,
 }
@@ -49,7 +51,8 @@ impl Disposition {
                 | Outcome::AlreadyFinal(_)
                 | Outcome::Rejected(_)
                 | Outcome::Expired
-                | Outcome::KeyConflict,
+                | Outcome::KeyConflict
+                | Outcome::Superseded,
             ) => Self::Delete,
             Ok(Outcome::GivenBack) => Self::RetryAfter(Duration::ZERO),
             Ok(Outcome::HeldElsewhere { for_at_most }) => Self::RetryAfter(whole_seconds(*for_at_most)),
@@ -122,6 +125,7 @@ mod tests {
             Outcome::Rejected(FailureCode::ContentFiltered),
             Outcome::Expired,
             Outcome::KeyConflict,
+            Outcome::Superseded,
         ] {
             assert_eq!(Disposition::of(&Ok(outcome), 9, true, 0.5), Disposition::Delete);
         }

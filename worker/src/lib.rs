@@ -14,6 +14,7 @@ pub mod pipeline;
 pub mod claim;
 pub mod source;
 pub mod models;
+pub mod job_list;
 pub mod limiter;
 pub mod quota;
 pub mod circuit;

@@ -32,6 +32,7 @@ const QUOTA_DEPARTURES: &str = "worker_quota_departures_total";
 const ERRORS: &str = "worker_errors_total";
 const CIRCUIT_OPEN: &str = "worker_circuit_open";
 const PAUSED: &str = "worker_paused";
+const LIST_ENTRIES: &str = "worker_list_entries_total";
 const MODEL_FALLBACK: &str = "worker_model_fallback";
 const MODEL_LIFE: &str = "worker_model_life";
 const RECEIVES: &str = "worker_receives_total";
@@ -40,7 +41,7 @@ const DELETE_ENTRIES: &str = "worker_delete_entries";
 const VISIBILITY_ENTRIES: &str = "worker_visibility_entries";
 
 /// The catalogue, held to docs/metrics.md by a test.
-pub const CATALOGUE: [MetricInfo; 23] = [
+pub const CATALOGUE: [MetricInfo; 24] = [
     MetricInfo { name: JOBS, kind: "counter", labels: "outcome", help: "Deliveries by how their processing ended" },
     MetricInfo {
         name: JOB_DURATION,
@@ -63,6 +64,12 @@ pub const CATALOGUE: [MetricInfo; 23] = [
         kind: "histogram",
         labels: "task",
         help: "CPU seconds of one task of the CPU pool",
+    },
+    MetricInfo {
+        name: LIST_ENTRIES,
+        kind: "counter",
+        labels: "result",
+        help: "Entries of jobs into their tenants' lists by result",
     },
     MetricInfo { name: PUBLISHED_BYTES, kind: "counter", labels: "", help: "Bytes of published pictures" },
     MetricInfo {
@@ -149,7 +156,7 @@ pub const BUCKETS: [(&str, &[f64]); 6] = [
 const ENTRIES: [f64; 10] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0];
 
 /// How the processing of one delivery ended.
-pub const OUTCOMES: [&str; 14] = [
+pub const OUTCOMES: [&str; 15] = [
     "published",
     "already_final",
     "failed",
@@ -157,6 +164,7 @@ pub const OUTCOMES: [&str; 14] = [
     "expired",
     "duplicate",
     "key_conflict",
+    "superseded",
     "retried",
     "exhausted",
     "poison",
@@ -239,6 +247,9 @@ pub fn describe() {
     }
     for result in ["picture", "throttled", "refused", "failed"] {
         counter!(MODEL_CALLS, "result" => result).increment(0);
+    }
+    for result in ["written", "failed"] {
+        counter!(LIST_ENTRIES, "result" => result).increment(0);
     }
     for result in ["taken", "full", "conflict", "failed"] {
         counter!(QUOTA_TAKES, "result" => result).increment(0);
@@ -325,6 +336,10 @@ pub fn error(kind: Kind) {
 
 pub fn circuit_open(open: bool) {
     gauge!(CIRCUIT_OPEN).set(u8::from(open));
+}
+
+pub fn entered(result: &'static str) {
+    counter!(LIST_ENTRIES, "result" => result).increment(1);
 }
 
 pub fn paused(paused: bool) {

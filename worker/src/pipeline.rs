@@ -16,6 +16,7 @@ use crate::circuit::Pass;
 use crate::claim::{Claimant, Claimed, Held, WriteError, claim};
 use crate::disposition::Outcome;
 use crate::error::{Class, JobError, Kind};
+use crate::job_list::JobList;
 use crate::metrics::{self, Step};
 use crate::render::{Provenance, RenderError, Rendered, Rendition};
 use crate::renderer::Renderer;
@@ -33,6 +34,7 @@ const MAX_GENERATIONS: u32 = 2;
 pub struct Pipeline {
     pub store: Arc<dyn ObjectStore>,
     pub sources: SourceMaker,
+    pub list: JobList,
     pub renderer: Arc<dyn Renderer>,
     /// Pictures that may be read back, rendered or waiting for a thread at once; see [`render_gate`].
     pub gate: Arc<Semaphore>,
@@ -124,9 +126,10 @@ impl Pipeline {
                 let ended = self.conclude(job, held, Err(Stop::GivenBack), is_last).await;
                 ended.unwrap_or(Outcome::GivenBack)
             }
-            Ok(Claimed::AlreadyFinal(status)) => Outcome::AlreadyFinal(status),
+            Ok(Claimed::AlreadyFinal(record)) => Outcome::AlreadyFinal(record.status),
             Ok(Claimed::Elsewhere { for_at_most }) => Outcome::HeldElsewhere { for_at_most },
             Ok(Claimed::OtherSpec) => Outcome::KeyConflict,
+            Ok(Claimed::Superseded) => Outcome::Superseded,
             // The store may be what is down; then the claim runs out by itself.
             Err(_) => Outcome::GivenBack,
         }
@@ -143,14 +146,22 @@ impl Pipeline {
         let claiming = claim(self.store.as_ref(), job, claimant, &*self.clock).instrument(traces::step("claim"));
         let mut held = match claiming.await {
             Ok(Claimed::Held(held)) => held,
-            Ok(Claimed::AlreadyFinal(status)) => return Attempt::Ended(Ok(Outcome::AlreadyFinal(status))),
+            Ok(Claimed::AlreadyFinal(record)) => {
+                // It ended before any worker began it, so none has entered it.
+                if record.attempts == 0 {
+                    self.list.enter(&record);
+                }
+                return Attempt::Ended(Ok(Outcome::AlreadyFinal(record.status)));
+            }
             Ok(Claimed::Elsewhere { for_at_most }) => {
                 return Attempt::Ended(Ok(Outcome::HeldElsewhere { for_at_most }));
             }
             Ok(Claimed::OtherSpec) => return Attempt::Ended(Ok(Outcome::KeyConflict)),
+            Ok(Claimed::Superseded) => return Attempt::Ended(Ok(Outcome::Superseded)),
             Err(error) if pass.blames_environment(&error, &job.id) => return Attempt::Hold(error),
             Err(error) => return Attempt::Ended(Err(error)),
         };
+        self.list.enter(held.record());
         held.resume(*earlier_call_until);
         *earlier_call_until = held.earlier_call_until();
         if held.is_new() {

@@ -15,8 +15,8 @@ use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use jiff::Timestamp;
 use job::{
-    JobId, ObjectKind, Pauses, Place, RECORDS, Record, RenditionSpec, SourceInfo, TraceContext, pauses_key, record_key,
-    rendition_key, source_key,
+    IndexEntry, JobId, ObjectKind, Pauses, Place, RECORDS, Record, RenditionSpec, SourceInfo, TenantId, TraceContext,
+    pauses_key, record_key, rendition_key, source_key,
 };
 use thiserror::Error;
 
@@ -77,6 +77,9 @@ pub trait ObjectStore: Send + Sync + 'static {
         encoded: Bytes,
         trace: &TraceContext,
     ) -> Result<(), JobError>;
+
+    /// Enters a job into its tenant's list. Once more changes nothing.
+    async fn write_index(&self, tenant: &TenantId, entry: &IndexEntry) -> Result<(), JobError>;
 }
 
 /// A record as a listing shows it: where it is and when it was written, not what it says.
@@ -265,6 +268,12 @@ impl ObjectStore for S3Store {
     ) -> Result<(), JobError> {
         let put = self.put_image(id, spec, encoded, trace);
         put.customize().disable_payload_signing().send().await.map_err(|error| classify(&error))?;
+        Ok(())
+    }
+
+    async fn write_index(&self, tenant: &TenantId, entry: &IndexEntry) -> Result<(), JobError> {
+        let put = self.put(entry.key(tenant), ObjectKind::Index, Bytes::new());
+        put.send().await.map_err(|error| classify(&error))?;
         Ok(())
     }
 }

@@ -111,8 +111,11 @@ async fn callers_without_a_valid_key_are_refused_everywhere() {
         for request in [
             post("/v1/jobs", &json!({"prompt": "fox"})),
             post("/v1/batches", &json!({"jobs": []})),
+            get("/v1/jobs"),
             get("/v1/jobs/x"),
+            get("/v1/jobs/x/events"),
             post("/v1/jobs/x/cancel", &json!({})),
+            post("/v1/jobs/x/retry", &json!({"prompt": "fox"})),
         ] {
             let answer = api.send(with(request, "authorization", authorization)).await;
             answer.assert_problem(401, "unauthenticated");
@@ -145,7 +148,7 @@ async fn the_correlation_id_is_on_every_answer() {
     let api = TestApi::new();
     for (request, status) in [
         (get("/nowhere"), 404),
-        (get("/v1/jobs"), 405),
+        (get("/v1/batches"), 405),
         (get("/openapi.json"), 200),
         (get("/docs/"), 200),
         (post("/v1/jobs", &json!({})), 422),
@@ -163,7 +166,7 @@ async fn unknown_routes_and_methods_are_problems_too() {
     api.get("/nowhere").await.assert_problem(404, "route_not_found");
     api.get("/v1/jobs/").await.assert_problem(404, "route_not_found");
     for (method, path, allow) in [
-        (Method::GET, "/v1/jobs", "POST"),
+        (Method::DELETE, "/v1/jobs", "POST,GET,HEAD"),
         (Method::DELETE, "/v1/batches", "POST"),
         (Method::PATCH, "/v1/jobs/x", "GET,HEAD"),
         (Method::TRACE, "/v1/jobs/x/cancel", "POST"),

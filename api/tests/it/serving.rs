@@ -98,6 +98,31 @@ async fn a_held_request_is_answered_before_the_service_stops() {
 }
 
 #[tokio::test]
+async fn an_open_stream_is_told_to_come_back_before_the_service_stops() {
+    let (readiness, records) = (Readiness::starting(), Arc::new(MemoryRecords::default()));
+    let application = build(&["--shutdown-grace-seconds=600"], &readiness, records.clone()).await.unwrap();
+    let addr = application.local_addr();
+    let shutdown = CancellationToken::new();
+    let serving = application.run_until_stopped(shutdown.clone().cancelled_owned());
+    let client = async {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        let id = job().id;
+        let head = format!("GET /v1/jobs/{id}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {NORTH_KEY}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // Once to begin with, and again while it is open.
+        while records.reads() < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        shutdown.cancel();
+        read_all(stream).await
+    };
+    let (stopped, answer) = tokio::join!(serving, client);
+    assert_eq!(stopped, Stopped::Drained);
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains(r#""status":"queued""#), "{answer}");
+    assert!(answer.contains(": the server stops") && answer.ends_with("0\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_request_that_never_ends_is_cut_off_after_the_grace() {
     let readiness = Readiness::starting();
     let application = build(&["--shutdown-grace-seconds=1"], &readiness, Arc::default()).await.unwrap();

@@ -25,6 +25,8 @@ async fn a_job_without_a_record_is_queued() {
       "status": "queued",
       "urls": {
         "cancel": "/v1/jobs/[id]/cancel",
+        "events": "/v1/jobs/[id]/events",
+        "retry": "/v1/jobs/[id]/retry",
         "self": "/v1/jobs/[id]"
       }
     }

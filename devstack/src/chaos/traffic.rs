@@ -83,7 +83,7 @@ impl Submission {
     pub(super) fn second_message(&self, tenant: &TenantId) -> String {
         let spec = JobSpec::new(self.prompt.clone(), None, None).expect("the API has taken it");
         let (tenant, submitted_at, trace) = (tenant.clone(), Timestamp::now(), TraceContext::generate());
-        Job { id: self.id, tenant, spec, submitted_at, deadline_at: None, trace }.encode()
+        Job { id: self.id, tenant, spec, submitted_at, deadline_at: None, retries: 0, trace }.encode()
     }
 }
 

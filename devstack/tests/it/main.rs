@@ -13,6 +13,7 @@ mod watchdog;
 mod openapi;
 mod end_to_end;
 mod renditions;
+mod clients;
 mod faults;
 mod second_source;
 mod traces;

@@ -130,6 +130,7 @@ pub fn job() -> Job {
         spec: JobSpec::new("a red fox".to_owned(), None, None).unwrap(),
         submitted_at: Timestamp::now(),
         deadline_at: None,
+        retries: 0,
         trace: TraceContext::generate(),
     }
 }

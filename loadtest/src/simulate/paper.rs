@@ -26,7 +26,7 @@ const GETS_A_PREFIX: f64 = 5500.0;
 const IN_FLIGHT_LIMIT: f64 = 120_000.0;
 
 /// Requests a job, as docs/cost.md counts them.
-const PUTS_A_JOB: f64 = 5.0;
+const PUTS_A_JOB: f64 = 6.0;
 const GETS_A_JOB: f64 = 20.0;
 const SQS_A_JOB: f64 = 3.5;
 /// Through the NAT gateway, GB of an image: base64 of the model's PNG.
@@ -119,7 +119,7 @@ pub fn table() -> String {
         (
             "S3 requests",
             (PUTS_A_JOB * PUT_PRICE + GETS_A_JOB * GET_PRICE) * IMAGES_A_DAY,
-            "5 PUT and 20 GET".to_owned(),
+            "6 PUT and 20 GET".to_owned(),
         ),
         (
             "S3 storage and tags",
@@ -156,7 +156,7 @@ mod tests {
         let (million, hundred) = (needs(1e6), needs(100e6));
         assert!((million.quota_per_minute - 1250.0).abs() < 0.1, "{million:?}");
         assert!((hundred.quota_per_minute - 125_000.0).abs() < 1.0, "{hundred:?}");
-        assert!((hundred.put_prefixes, hundred.get_prefixes) == (3.0, 8.0), "{hundred:?}");
+        assert!((hundred.put_prefixes, hundred.get_prefixes) == (4.0, 8.0), "{hundred:?}");
         assert!(hundred.workers_at_peak < 500.0, "{hundred:?}");
     }
 }

@@ -10,6 +10,8 @@ use job::{DecodeError, Failure, FailureCode, Job, Record, Status};
 use super::{ReconcileError, Reconciler, Report};
 use crate::claim::{end_unheld, is_of_another_spec};
 use crate::error::{Class, JobError};
+use crate::job_list::{entry, left_out};
+use crate::metrics;
 use crate::queue::{Delivery, MAX_RECEIVE};
 use crate::store::StoreError;
 
@@ -29,7 +31,7 @@ pub enum Judged {
     AlreadyFinal,
     /// Somebody holds a claim on its job, or has just written the record.
     InHand,
-    /// A repeat of a job with an `Idempotency-Key`, of which another message may still be waiting.
+    /// Another message of its job may still be waiting: of an `Idempotency-Key`, or of its caller's newer wish.
     Repeat,
     /// Its `Idempotency-Key` is that of another job.
     OtherJob,
@@ -138,18 +140,26 @@ impl Reconciler {
                     if record.status.is_final() {
                         return Ok(Judged::AlreadyFinal);
                     }
-                    if let Some(wait) = reason_to_wait(&record, letter, now) {
+                    if let Some(wait) = reason_to_wait(&record, &job, letter, now) {
                         return Ok(wait);
                     }
                     (record, Some(version))
                 }
             };
+            let (is_unbegun, entered) = (record.attempts == 0, entry(&record));
             let last_fault = record.last_fault.as_deref();
             let detail = last_fault.map_or_else(|| SILENT.to_owned(), |fault| format!("last fault: {fault}"));
             let failure = Failure::new(FailureCode::AttemptsExhausted, detail);
             let end = (Status::Failed, Some(failure));
             match end_unheld(self.store.as_ref(), record, version.as_ref(), now, end).await {
                 Ok(()) => {
+                    // No worker has entered it into its tenant's list, and none will.
+                    if is_unbegun && let Some(entry) = entered {
+                        match self.store.write_index(&job.tenant, &entry).await {
+                            Ok(()) => metrics::entered("written"),
+                            Err(error) => left_out(&job.id, &error),
+                        }
+                    }
                     tracing::warn!(job.id = %job.id, tenant = %job.tenant, message.id = letter.message_id,
                         "dead letter without an end in its record: it says failed now");
                     return Ok(Judged::Ended);
@@ -172,7 +182,11 @@ fn unbegun(job: &Job, now: Timestamp) -> Record {
 
 /// A claim is respected until its deadline, whatever the message's count: nobody is going to work on the job in its
 /// place. And where another message of the same job may be waiting, its word counts, not this one's.
-fn reason_to_wait(record: &Record, letter: &Delivery, now: Timestamp) -> Option<Judged> {
+fn reason_to_wait(record: &Record, job: &Job, letter: &Delivery, now: Timestamp) -> Option<Judged> {
+    // Asked for again since this one died: the message of the newer wish has the word.
+    if job.retries < record.retries {
+        return Some(Judged::Repeat);
+    }
     let is_held = record.claim.as_ref().is_some_and(|claim| claim.deadline_at > now);
     // A call that may still bring its picture: a redrive of a job that had ended would not wait for it, and pay again.
     let is_paying = record.paying_until.is_some_and(|until| until > now);

@@ -5,6 +5,8 @@ mod support;
 
 mod published;
 mod redelivery;
+mod retry;
+mod job_list;
 mod transient;
 mod permanent;
 mod poison;

@@ -165,6 +165,24 @@ async fn whoever_holds_a_claim_is_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_letter_of_an_earlier_wish_does_not_end_a_job_that_is_wanted_again() {
+    let site = Site::new();
+    let job = site.job();
+    let id = site.letters.send(job.encode());
+    let mut record = site.abandoned(&job, &id);
+    record.finish(Status::Failed, site.now());
+    let again = Job { retries: 1, submitted_at: site.now(), ..job.clone() };
+    record.retry(&again, site.now());
+    site.store.put_record(record.clone());
+    assert_eq!(site.pass().await.letters_that_are(Judged::Repeat), 1);
+    assert_eq!(site.store.record(&job.id), Some(record));
+    // The newer one is dead as well: that is the end.
+    site.letters.send(again.encode());
+    assert_eq!(site.pass().await.letters_that_are(Judged::Ended), 1);
+    assert_eq!(site.store.record(&job.id).unwrap().status, Status::Failed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_repeat_waits_for_the_other_message_of_its_job() {
     let site = Site::new();
     let (repeated, own) = (site.keyed_job("assignment-1"), site.keyed_job("assignment-2"));

@@ -128,6 +128,7 @@ pub(crate) fn job(tenant: &str, prompt: &str) -> Job {
         spec: JobSpec::new(prompt.to_owned(), None, None).unwrap(),
         submitted_at: Timestamp::now(),
         deadline_at: None,
+        retries: 0,
         trace: TraceContext::generate(),
     }
 }

@@ -5,8 +5,8 @@ use aws_sdk_s3::primitives::ByteStream;
 use devstack::embedded::s3_client;
 use devstack::stack::BUCKET;
 use futures::future::join_all;
-use jiff::Timestamp;
-use job::{Record, Status, record_key};
+use jiff::{SignedDuration, Timestamp};
+use job::{IndexEntry, Record, Status, TenantId, record_key};
 
 use super::{Server, job, kept_everywhere, kept_on_servers, nobody};
 
@@ -20,10 +20,11 @@ kept_everywhere!(
 
 mod servers {
     use super::{
-        Server, a_missing_bucket_is_a_setting_to_mend, kept_on_servers, nobody_there_is_a_passing_fault,
-        records_are_not_cached, what_is_no_record_is_an_error_and_not_none,
+        Server, a_list_is_newest_first_and_its_tenants_own, a_missing_bucket_is_a_setting_to_mend, kept_on_servers,
+        nobody_there_is_a_passing_fault, records_are_not_cached, what_is_no_record_is_an_error_and_not_none,
     };
     kept_on_servers!(
+        a_list_is_newest_first_and_its_tenants_own,
         records_are_not_cached,
         what_is_no_record_is_an_error_and_not_none,
         a_missing_bucket_is_a_setting_to_mend,
@@ -104,6 +105,31 @@ async fn what_is_not_there_is_none(server: Server) {
     assert_eq!(tested.store.read(&missing.id).await, Ok(None));
 }
 
+async fn a_list_is_newest_first_and_its_tenants_own(server: Server) {
+    let tested = server.store().await;
+    let client = tested.client.as_ref().unwrap();
+    // Names of its own: the bucket may be shared.
+    let north: TenantId = format!("north-{}", uuid::Uuid::new_v4().simple()).parse().unwrap();
+    let south: TenantId = format!("{north}-2").parse().unwrap();
+    assert_eq!(tested.store.list(&north, None, 10).await, Ok(vec![]));
+    let now = Timestamp::now();
+    let mut newest_first = Vec::new();
+    for age in 0..5 {
+        for tenant in [&north, &south] {
+            let entry = IndexEntry::new(job("north", "a red fox").id, now - SignedDuration::from_millis(age));
+            client.put_object().bucket(BUCKET).key(entry.key(tenant)).send().await.unwrap();
+            if tenant == &north {
+                newest_first.push(entry);
+            }
+        }
+    }
+    assert_eq!(tested.store.list(&north, None, 1000).await.unwrap(), newest_first);
+    assert_eq!(tested.store.list(&north, None, 2).await.unwrap(), newest_first[..2]);
+    assert_eq!(tested.store.list(&north, Some(&newest_first[1]), 2).await.unwrap(), newest_first[2..4]);
+    assert_eq!(tested.store.list(&north, newest_first.last(), 2).await, Ok(vec![]));
+    assert_eq!(tested.store.list(&south, None, 1000).await.unwrap().len(), 5);
+}
+
 async fn records_are_not_cached(server: Server) {
     let tested = server.store().await;
     let record = record();
@@ -131,6 +157,8 @@ async fn a_missing_bucket_is_a_setting_to_mend(server: Server) {
     for written in [store.create(&record).await, store.replace(&record, &ETag("\"0\"".to_owned())).await] {
         assert!(matches!(written, Err(WriteError::Store(StoreError::Misconfigured(_)))), "{written:?}");
     }
+    let listed = store.list(&record.tenant, None, 10).await;
+    assert!(matches!(listed, Err(StoreError::Misconfigured(_))), "{listed:?}");
 }
 
 async fn nobody_there_is_a_passing_fault(_: Server) {

@@ -1,16 +1,19 @@
 //! `MemoryRecords` behaves as the bucket; the others break in one way each.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use api::store::{ETag, RecordStore, StoreError, WriteError};
 use async_trait::async_trait;
-use job::{JobId, Record};
+use job::{IndexEntry, JobId, Record, TenantId};
 
 #[derive(Default)]
 pub(crate) struct MemoryRecords {
     records: Mutex<HashMap<JobId, (Record, ETag)>>,
+    /// Keys, in S3's order.
+    index: Mutex<BTreeSet<String>>,
+    lists: AtomicUsize,
     versions: AtomicU64,
     reads: AtomicUsize,
 }
@@ -19,6 +22,23 @@ impl MemoryRecords {
     /// Writes a record as a worker does.
     pub(crate) fn put(&self, record: &Record) {
         self.put_if(record, |_| true).expect("no condition");
+    }
+
+    /// Writes a record and its entry into the tenant's list, as a worker does.
+    pub(crate) fn enter(&self, record: &Record) {
+        self.put(record);
+        let entry = IndexEntry::new(record.id, record.submitted_at.unwrap());
+        self.index.lock().unwrap().insert(entry.key(&record.tenant));
+    }
+
+    /// Takes a record away, as a lifecycle rule does.
+    pub(crate) fn expire(&self, id: &JobId) {
+        self.records.lock().unwrap().remove(id);
+    }
+
+    /// Returns how many pages were listed.
+    pub(crate) fn lists(&self) -> usize {
+        self.lists.load(Ordering::Relaxed)
     }
 
     fn put_if(&self, record: &Record, allowed: impl FnOnce(Option<&ETag>) -> bool) -> Result<(), WriteError> {
@@ -54,6 +74,18 @@ impl RecordStore for MemoryRecords {
     async fn replace(&self, record: &Record, expected: &ETag) -> Result<(), WriteError> {
         self.put_if(record, |there| there == Some(expected))
     }
+
+    async fn list(
+        &self,
+        tenant: &TenantId,
+        after: Option<&IndexEntry>,
+        max: usize,
+    ) -> Result<Vec<IndexEntry>, StoreError> {
+        self.lists.fetch_add(1, Ordering::Relaxed);
+        let index = self.index.lock().unwrap();
+        let all = index.iter().filter_map(|key| IndexEntry::of_key(key, tenant));
+        Ok(all.filter(|entry| after.is_none_or(|after| entry > after)).take(max).collect())
+    }
 }
 
 /// Fails every call.
@@ -71,6 +103,57 @@ impl RecordStore for BrokenRecords {
 
     async fn replace(&self, _: &Record, _: &ETag) -> Result<(), WriteError> {
         Err(self.0.clone().into())
+    }
+
+    async fn list(&self, _: &TenantId, _: Option<&IndexEntry>, _: usize) -> Result<Vec<IndexEntry>, StoreError> {
+        Err(self.0.clone())
+    }
+}
+
+/// Fails reads while it is told to.
+#[derive(Default)]
+pub(crate) struct FaultyRecords {
+    pub(crate) records: Arc<MemoryRecords>,
+    fails: AtomicBool,
+    failed: AtomicUsize,
+}
+
+impl FaultyRecords {
+    pub(crate) fn fail(&self, fails: bool) {
+        self.fails.store(fails, Ordering::Relaxed);
+    }
+
+    /// Returns how many reads have failed.
+    pub(crate) fn failed(&self) -> usize {
+        self.failed.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl RecordStore for FaultyRecords {
+    async fn read(&self, id: &JobId) -> Result<Option<(Record, ETag)>, StoreError> {
+        if self.fails.load(Ordering::Relaxed) {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            return Err(StoreError::Unavailable("for a while".to_owned()));
+        }
+        self.records.read(id).await
+    }
+
+    async fn create(&self, record: &Record) -> Result<(), WriteError> {
+        self.records.create(record).await
+    }
+
+    async fn replace(&self, record: &Record, expected: &ETag) -> Result<(), WriteError> {
+        self.records.replace(record, expected).await
+    }
+
+    async fn list(
+        &self,
+        tenant: &TenantId,
+        after: Option<&IndexEntry>,
+        max: usize,
+    ) -> Result<Vec<IndexEntry>, StoreError> {
+        self.records.list(tenant, after, max).await
     }
 }
 
@@ -106,6 +189,15 @@ impl RecordStore for ContendedRecords {
         self.let_rival_write();
         self.records.replace(record, expected).await
     }
+
+    async fn list(
+        &self,
+        tenant: &TenantId,
+        after: Option<&IndexEntry>,
+        max: usize,
+    ) -> Result<Vec<IndexEntry>, StoreError> {
+        self.records.list(tenant, after, max).await
+    }
 }
 
 /// Panics at every read.
@@ -123,5 +215,9 @@ impl RecordStore for PanickingRecords {
 
     async fn replace(&self, _: &Record, _: &ETag) -> Result<(), WriteError> {
         unreachable!("nothing is written before a read")
+    }
+
+    async fn list(&self, _: &TenantId, _: Option<&IndexEntry>, _: usize) -> Result<Vec<IndexEntry>, StoreError> {
+        panic!("the store met a defect");
     }
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 pub(crate) use memory_queue::{BrokenQueue, MemoryQueue};
-pub(crate) use memory_records::{BrokenRecords, ContendedRecords, MemoryRecords, PanickingRecords};
+pub(crate) use memory_records::{BrokenRecords, ContendedRecords, FaultyRecords, MemoryRecords, PanickingRecords};
 pub(crate) use scripted_sqs::{Fate, ScriptedSqs};
 
 pub(crate) const NORTH_KEY: &str = "north-key-0000000001";
@@ -192,6 +192,7 @@ pub(crate) fn job() -> Job {
         spec: JobSpec::new("a red fox".into(), None, None).unwrap(),
         submitted_at: Timestamp::now(),
         deadline_at: None,
+        retries: 0,
         trace: TraceContext::generate(),
     }
 }

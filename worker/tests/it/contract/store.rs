@@ -5,7 +5,8 @@ use devstack::stack::BUCKET;
 use futures::future::join_all;
 use jiff::Timestamp;
 use job::{
-    ImageFormat, JobId, Record, RenditionSpec, SourceInfo, Status, TraceContext, image_key, record_key, source_key,
+    ImageFormat, IndexEntry, JobId, Record, RenditionSpec, SourceInfo, Status, TraceContext, image_key, record_key,
+    source_key,
 };
 use worker::error::Kind;
 use worker::store::{ETag, ObjectStore, S3Store, Source, StoreError};
@@ -26,16 +27,33 @@ kept_everywhere!(
 
 mod servers {
     use super::{
-        Server, a_missing_bucket_is_a_setting_to_mend, a_picture_is_stored_as_the_cdn_serves_it, kept_on_servers,
-        nobody_there_is_a_passing_fault, records_and_sources_are_not_cached, renditions_are_stored_beside_each_other,
+        Server, a_job_is_entered_into_its_tenants_list_once, a_missing_bucket_is_a_setting_to_mend,
+        a_picture_is_stored_as_the_cdn_serves_it, kept_on_servers, nobody_there_is_a_passing_fault,
+        records_and_sources_are_not_cached, renditions_are_stored_beside_each_other,
     };
     kept_on_servers!(
+        a_job_is_entered_into_its_tenants_list_once,
         a_picture_is_stored_as_the_cdn_serves_it,
         renditions_are_stored_beside_each_other,
         records_and_sources_are_not_cached,
         a_missing_bucket_is_a_setting_to_mend,
         nobody_there_is_a_passing_fault,
     );
+}
+
+async fn a_job_is_entered_into_its_tenants_list_once(server: Server) {
+    let tested = server.store().await;
+    let (job, client) = (job("a red fox", Timestamp::now()), tested.client().unwrap());
+    let entry = IndexEntry::new(job.id, job.submitted_at);
+    for _ in 0..2 {
+        tested.store.write_index(&job.tenant, &entry).await.unwrap();
+    }
+    let head = client.head_object().bucket(BUCKET).key(entry.key(&job.tenant)).send().await.unwrap();
+    assert_eq!((head.content_length(), head.cache_control()), (Some(0), Some("private, no-store")));
+    let list = client.list_objects_v2().bucket(BUCKET).prefix(job::INDEX).send().await.unwrap();
+    let ours =
+        list.contents().iter().filter(|object| object.key().is_some_and(|key| key.ends_with(&job.id.to_string())));
+    assert_eq!(ours.count(), 1);
 }
 
 const WRITERS: usize = 16;

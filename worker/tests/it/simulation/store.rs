@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use job::{FailureCode, ImageInfo, Job, JobId, Record, RenditionSpec, Status, TraceContext};
+use job::{FailureCode, ImageInfo, IndexEntry, Job, JobId, Record, RenditionSpec, Status, TenantId, TraceContext};
 use worker::error::{JobError, Kind};
 use worker::store::{ETag, ObjectStore, Source, StoreError};
 
@@ -217,5 +217,9 @@ impl ObjectStore for SimulatedStore {
             StoreError::Failed(error) => error,
             StoreError::Conflict => unreachable!("there is no condition"),
         })
+    }
+
+    async fn write_index(&self, _: &TenantId, _: &IndexEntry) -> Result<(), JobError> {
+        self.ask(|_| ()).await
     }
 }

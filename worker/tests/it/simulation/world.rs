@@ -283,6 +283,7 @@ fn job(plan: &Plan, index: usize) -> Job {
         spec: JobSpec::new(format!("{index}"), None, Some(7)).unwrap(),
         submitted_at: at(planned.submitted_at),
         deadline_at: planned.deadline_after.map(|after| at(planned.submitted_at + after)),
+        retries: 0,
         trace: TraceContext::generate(),
     }
 }

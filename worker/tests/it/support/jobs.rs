@@ -18,6 +18,7 @@ pub fn job_of(tenant: &str, prompt: &str, now: Timestamp) -> Job {
         spec: JobSpec::new(prompt.to_owned(), None, None).unwrap(),
         submitted_at: now,
         deadline_at: None,
+        retries: 0,
         trace: TraceContext::generate(),
     }
 }

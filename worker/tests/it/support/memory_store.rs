@@ -1,11 +1,11 @@
 //! `MemoryStore`: S3's conditional writes in memory, with faults on request.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use job::{JobId, Record, RenditionSpec, TraceContext, record_key, rendition_key};
+use job::{IndexEntry, JobId, Record, RenditionSpec, TenantId, TraceContext, record_key, rendition_key};
 use worker::error::JobError;
 use worker::quota::{Sheet, TimetableStore, timetable_key};
 use worker::store::{ETag, Listed, ObjectStore, Shelf, Source, StoreError};
@@ -18,6 +18,7 @@ pub enum Call {
     ReadSource,
     WriteSource,
     WriteImage,
+    WriteIndex,
     ReadControl,
 }
 
@@ -32,6 +33,8 @@ struct State {
     sources: HashMap<JobId, Source>,
     images: HashMap<(JobId, RenditionSpec), Bytes>,
     controls: BTreeMap<String, (Bytes, u64)>,
+    index: BTreeSet<String>,
+    index_writes: usize,
     writes: u64,
     faults: HashMap<Call, (usize, JobError)>,
     /// What clients could read, in order.
@@ -118,6 +121,16 @@ impl MemoryStore {
 
     pub fn history(&self) -> Vec<Record> {
         self.state().history.clone()
+    }
+
+    /// Returns the keys of all lists, in S3's order.
+    pub fn index(&self) -> Vec<String> {
+        self.state().index.iter().cloned().collect()
+    }
+
+    /// Returns how often an entry was to be written.
+    pub fn index_writes(&self) -> usize {
+        self.state().index_writes
     }
 
     /// Returns the keys of the pictures that a worker told clients of before they could be fetched.
@@ -223,6 +236,13 @@ impl ObjectStore for MemoryStore {
     ) -> Result<(), JobError> {
         self.check(Call::WriteImage)?;
         self.state().images.insert((*id, spec), encoded);
+        Ok(())
+    }
+
+    async fn write_index(&self, tenant: &TenantId, entry: &IndexEntry) -> Result<(), JobError> {
+        self.state().index_writes += 1;
+        self.check(Call::WriteIndex)?;
+        self.state().index.insert(entry.key(tenant));
         Ok(())
     }
 }
