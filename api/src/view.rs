@@ -287,11 +287,16 @@ impl JobView {
         }
     }
 
-    /// Returns the state as JSON, and the name of just this state: what its `ETag` has between the quotes.
+    /// Returns the state as JSON, and the name of just this state: what its `ETag` has between the quotes. A forecast that
+    /// has become another one makes no other state.
     pub fn encode(&self) -> (String, String) {
-        let body = serde_json::to_string(self).expect("a view always serialises");
-        let hash = Sha256::digest(&body).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        (body, hash)
+        let json = |view: &Self| serde_json::to_string(view).expect("a view always serialises");
+        let body = json(self);
+        let digest = match self.eta_seconds {
+            None => Sha256::digest(&body),
+            Some(_) => Sha256::digest(json(&Self { eta_seconds: None, ..self.clone() })),
+        };
+        (body, digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// Returns the headers that depend on the state alone.

@@ -19,7 +19,7 @@ use worker::error::JobError;
 use worker::lane::BatchLane;
 use worker::pipeline::Clock;
 use worker::queue::QueueError;
-use worker::render::{RenderError, Rendered, Rendition};
+use worker::render::{Provenance, RenderError, Rendered, Rendition};
 use worker::renderer::Renderer;
 use worker::settings::Settings;
 
@@ -37,7 +37,12 @@ struct NoPixels;
 
 #[async_trait]
 impl Renderer for NoPixels {
-    async fn render(&self, _: Bytes, _: &[RenditionSpec]) -> Result<Result<Rendered, RenderError>, JobError> {
+    async fn render(
+        &self,
+        _: Bytes,
+        _: &[RenditionSpec],
+        _: &Provenance,
+    ) -> Result<Result<Rendered, RenderError>, JobError> {
         let rendition =
             Rendition { spec: RenditionSpec::STANDARD, bytes: Bytes::from_static(b"webp"), sha256: String::new() };
         let none = Duration::ZERO;
@@ -97,7 +102,9 @@ impl Site {
             queue: self.interactive.clone(),
             store: self.store.clone(),
             generator: self.model.clone(),
+            fallback: None,
             pause: Followed::default(),
+            timetable: None,
             clock: self.clock.clone(),
         };
         let (stopping, readiness) = (CancellationToken::new(), Readiness::default());

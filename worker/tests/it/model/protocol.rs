@@ -88,7 +88,6 @@ impl Protocol {
             message_id: hold.message.to_string(),
             receive_count: hold.receive_count.into(),
             deadline_at: deadline,
-            retries: 0,
         };
         let now = if hold.has_run_out { after } else { before };
         self.lacks(Protection::TakeOverRule)
