@@ -49,6 +49,10 @@ pub struct Record {
     /// over waits for that before asking the model again: the holder may be alive, and only cut off from the queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paying_until: Option<Timestamp>,
+    /// Until when a call under a claim that this one took over may still bring a checkpoint, by the clock of who took over.
+    /// Here and not in its memory: the claim may be written by a call whose answer is lost, and given back by another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier_call_until: Option<Timestamp>,
     /// What the model returned, once it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceInfo>,
@@ -182,6 +186,7 @@ impl Record {
             trace: Some(job.trace.clone()),
             claim: None,
             paying_until: None,
+            earlier_call_until: None,
             source: None,
             image: None,
             renditions: Vec::new(),
@@ -209,6 +214,7 @@ impl Record {
             trace: None,
             claim: None,
             paying_until: None,
+            earlier_call_until: None,
             source: None,
             image: None,
             renditions: Vec::new(),
@@ -225,6 +231,7 @@ impl Record {
         self.status = status;
         self.claim = None;
         self.paying_until = None;
+        self.earlier_call_until = None;
         self.last_fault = None;
         self.updated_at = now;
         self.finished_at = Some(now);
