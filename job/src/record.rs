@@ -56,6 +56,10 @@ pub struct Record {
     /// over waits for that before asking the model again: the holder may be alive, and only cut off from the queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paying_until: Option<Timestamp>,
+    /// Until when a call under a claim that this one took over may still bring a checkpoint, by the clock of who took over.
+    /// Here and not in its memory: the claim may be written by a call whose answer is lost, and given back by another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier_call_until: Option<Timestamp>,
     /// What the picture shows, in the caller's words. Never changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alt_text: Option<String>,
@@ -197,6 +201,7 @@ impl Record {
             trace: Some(job.trace.clone()),
             claim: None,
             paying_until: None,
+            earlier_call_until: None,
             alt_text: job.spec.alt_text().map(str::to_owned),
             source: None,
             image: None,
@@ -227,6 +232,7 @@ impl Record {
             trace: None,
             claim: None,
             paying_until: None,
+            earlier_call_until: None,
             alt_text: None,
             source: None,
             image: None,
@@ -247,6 +253,7 @@ impl Record {
         if status == Status::Succeeded {
             self.paying_until = None;
         }
+        self.earlier_call_until = None;
         self.last_fault = None;
         self.updated_at = now;
         self.finished_at = Some(now);

@@ -63,8 +63,6 @@ pub struct Held {
     etag: ETag,
     claimant: Claimant,
     is_new: bool,
-    /// Until when a call of an earlier attempt may still bring a checkpoint, by our clock.
-    earlier_call_until: Option<Timestamp>,
 }
 
 /// A write through the claim did not happen.
@@ -85,8 +83,6 @@ pub async fn claim(
     claimant: &Claimant,
     now: impl Fn() -> Timestamp,
 ) -> Result<Claimed, JobError> {
-    // Kept over the rounds: our own write, whose answer was lost, says nothing of a call before it any more.
-    let mut earlier_call_until = None;
     for round in 0..MAX_ROUNDS {
         // A first delivery nearly always finds no record, and the conditional write tells when it does.
         let found = if round == 0 && claimant.receive_count <= 1 { None } else { store.read_record(&job.id).await? };
@@ -120,7 +116,7 @@ pub async fn claim(
         // A whole call from now on, whatever is left by the clock of whoever wrote it: one of the two may be off.
         if !resumed {
             let may_be_paid = record.paying_until.is_some_and(|until| now_is <= later(until, CLOCKS_DIFFER_BY));
-            earlier_call_until = may_be_paid.then(|| later(now_is, claimant.call_window));
+            record.earlier_call_until = may_be_paid.then(|| later(now_is, claimant.call_window));
         }
         begin_attempt(&mut record, job, claimant, now_is, resumed);
         let written = match &existing {
@@ -134,7 +130,6 @@ pub async fn claim(
                     etag,
                     claimant: claimant.clone(),
                     is_new: existing.is_none(),
-                    earlier_call_until,
                 })));
             }
             // Read again: it may even be our own write, whose answer was lost.
@@ -237,19 +232,9 @@ impl Held {
         lasts && until(now, self.record.updated_at) <= FRESH
     }
 
-    /// Returns until when a call of an earlier attempt may still bring a checkpoint.
-    pub fn earlier_call_until(&self) -> Option<Timestamp> {
-        self.earlier_call_until
-    }
-
-    /// Takes over what was known of that before the claim was taken again for the same delivery, whose own calls have ended.
-    pub fn resume(&mut self, earlier_call_until: Option<Timestamp>) {
-        self.earlier_call_until = self.earlier_call_until.max(earlier_call_until);
-    }
-
     /// Returns for how long from `now` a call of an earlier attempt may still bring a checkpoint.
     pub fn earlier_call(&self, now: Timestamp) -> Duration {
-        self.earlier_call_until.map_or(Duration::ZERO, |at| until(at, now))
+        self.record.earlier_call_until.map_or(Duration::ZERO, |at| until(at, now))
     }
 
     /// Writes the record as `change` makes it, with the claim renewed.
@@ -298,6 +283,7 @@ impl Held {
         next.status = Status::Queued;
         next.claim = None;
         next.paying_until = self.others_paying_until(now);
+        next.earlier_call_until = None;
         next.last_fault = Some(fault.to_owned());
         next.updated_at = now;
         self.write(store, next).await
@@ -305,7 +291,7 @@ impl Held {
 
     /// What whoever is next has to wait for. Our own calls have ended.
     fn others_paying_until(&self, now: Timestamp) -> Option<Timestamp> {
-        self.earlier_call_until.filter(|until| *until > now)
+        self.record.earlier_call_until.filter(|until| *until > now)
     }
 
     async fn write(&mut self, store: &dyn ObjectStore, next: Record) -> Result<(), WriteError> {

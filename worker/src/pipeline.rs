@@ -94,14 +94,13 @@ impl Pipeline {
     /// Transient ones; a permanent one ends in the record and is an [`Outcome`].
     pub async fn process(&self, job: &Job, claimant: &Claimant, is_last: bool) -> Result<Outcome, JobError> {
         let circuit = &self.sources.circuit;
-        let mut earlier_call_until = None;
         loop {
             let pass = tokio::select! {
                 biased;
                 pass = circuit.admit() => pass,
                 () = self.stopping.cancelled() => return Ok(self.give_back(job, claimant, is_last).await),
             };
-            match self.attempt(job, claimant, is_last, &pass, &mut earlier_call_until).await {
+            match self.attempt(job, claimant, is_last, &pass).await {
                 Attempt::Hold(error) => {
                     metrics::error(error.kind);
                     pass.failed(&error);
@@ -135,14 +134,7 @@ impl Pipeline {
         }
     }
 
-    async fn attempt(
-        &self,
-        job: &Job,
-        claimant: &Claimant,
-        is_last: bool,
-        pass: &Pass,
-        earlier_call_until: &mut Option<Timestamp>,
-    ) -> Attempt {
+    async fn attempt(&self, job: &Job, claimant: &Claimant, is_last: bool, pass: &Pass) -> Attempt {
         let claiming = claim(self.store.as_ref(), job, claimant, &*self.clock).instrument(traces::step("claim"));
         let mut held = match claiming.await {
             Ok(Claimed::Held(held)) => held,
@@ -162,8 +154,6 @@ impl Pipeline {
             Err(error) => return Attempt::Ended(Err(error)),
         };
         self.list.enter(held.record());
-        held.resume(*earlier_call_until);
-        *earlier_call_until = held.earlier_call_until();
         if held.is_new() {
             metrics::waited_in_queue(held.record().timings.queue_wait_seconds.unwrap_or_default());
         }
