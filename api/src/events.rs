@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use futures::stream::{self, Stream};
 use job::JobId;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::app::Api;
 use crate::extract::CallersJob;
@@ -45,6 +46,25 @@ pub const PROBLEMS: &[Code] = &[
     Code::StoreUnavailable,
 ];
 
+/// One event of the stream, field by field, as a client's parser hands it out. For the document: what is sent is axum's `Event`.
+#[derive(ToSchema)]
+#[schema(as = JobEvent)]
+#[expect(dead_code, reason = "it is read by the document alone")]
+struct EventView {
+    /// `job`.
+    #[schema(nullable = false)]
+    event: Option<String>,
+    /// Names the state, for `Last-Event-ID`.
+    #[schema(nullable = false)]
+    id: Option<String>,
+    /// The state as JSON.
+    #[schema(nullable = false)]
+    data: Option<String>,
+    /// Milliseconds after which to come back.
+    #[schema(nullable = false)]
+    retry: Option<u32>,
+}
+
 /// Follows a job
 ///
 /// Server-sent events of the type `job`: `data` is the state as `GET /v1/jobs/{id}` tells it, `id` is that state's `ETag`
@@ -57,7 +77,7 @@ pub const PROBLEMS: &[Code] = &[
     operation_id = "get_job_events",
     tag = "jobs",
     responses(
-        (status = 200, description = "States of the job", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "States of the job", body = EventView, content_type = "text/event-stream"),
         (status = 204, description = "The job is final, and Last-Event-ID names its state")
     ),
     security(("api_key" = []))
