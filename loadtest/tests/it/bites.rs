@@ -49,7 +49,7 @@ fn without_the_hook_scale_in_kills_busy_workers() {
 
 /// How terraform/scaling.tf scaled in at first.
 fn by_the_divisor_of_the_way_out(plan: &mut Changed) {
-    let needed = format!("CEIL((visible + inflight) / {})", plan.variable("worker_backlog_per_instance"));
+    let needed = format!("CEIL((visible + inflight) / {})", plan.read().unwrap().limits.worker_backlog_per_instance);
     plan.expression(SURPLUS, &format!("IF({needed} < FILL(desired, REPEAT), {needed}, 1000)"));
 }
 

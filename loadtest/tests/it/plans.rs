@@ -37,7 +37,8 @@ fn a_promise_says_what_one_worker_is_there_for() {
         plan.0["variables"][name] = json!({ "value": value });
         plan.read().unwrap().limits.worker_backlog_per_instance
     };
-    assert_eq!(backlog("picture_within_seconds", json!(60)), 20.0, "what is set is not derived");
+    assert_eq!(backlog("picture_within_seconds", json!(60)), 48.0);
+    assert_eq!(backlog("worker_backlog_per_instance", json!(21)), 21.0, "what is set is not derived");
     assert_eq!(backlog("worker_backlog_per_instance", Value::Null), 48.0);
     assert_eq!(backlog("picture_within_seconds", json!(1)), 4.0, "never less than a busy worker holds");
     assert_eq!(backlog("picture_within_seconds", Value::Null), 20.0);

@@ -25,11 +25,6 @@ impl Changed {
         Self(serde_json::from_str(&std::fs::read_to_string(committed(kind)).unwrap()).unwrap())
     }
 
-    pub(crate) fn variable(&self, name: &str) -> f64 {
-        let value = &self.0["variables"][name]["value"];
-        value.as_f64().unwrap_or_else(|| value.as_str().unwrap().parse().unwrap())
-    }
-
     pub(crate) fn resources(&mut self) -> &mut Vec<Value> {
         self.0["planned_values"]["root_module"]["resources"].as_array_mut().unwrap()
     }
