@@ -46,7 +46,8 @@ pub const PROBLEMS: &[Code] = &[
     Code::StoreUnavailable,
 ];
 
-/// One event of the stream, field by field, as a client's parser hands it out. For the document: what is sent is axum's `Event`.
+// What is sent is axum's `Event`.
+/// One event of the stream, field by field, as a client's parser hands it out.
 #[derive(ToSchema)]
 #[schema(as = JobEvent)]
 #[expect(dead_code, reason = "it is read by the document alone")]
