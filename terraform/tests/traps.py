@@ -21,7 +21,7 @@ TRAPS = [
     ("scaling.tf", "period      = 60", "period      = 10", "scaling", "sixty_seconds"),
     ("scaling.tf", 'stat        = "Maximum"', 'stat        = "Sum"', "scaling", "sixty_seconds"),
     ("scaling.tf", "return_data = true", "return_data = false", "scaling", "metric_math_form"),
-    ("scaling.tf", "QueueName = local.queue_name", "QueueName = local.dead_letter_name", "scaling", "scaling_dimensions"),
+    ("scaling.tf", '{ "" = local.queue_name,', '{ "" = local.dead_letter_name,', "scaling", "scaling_dimensions"),
     ("worker.tf", '"GroupDesiredCapacity", ', "", "scaling", "group_metrics_enabled"),
     ("scaling.tf", "CEIL((visible + inflight) / ${local.worker_backlog_per_instance})", "CEIL((visible + inflight) / desired)", "scaling", "no_division_by_the_fleet"),
     ("scaling.tf", "FILL(desired, REPEAT)", "FILL(desired, 0)", "scaling", "no_fill_with_a_number"),
@@ -82,10 +82,10 @@ TRAPS = [
     ("queue.tf", "receive_wait_time_seconds  = var.receive_wait_seconds", "receive_wait_time_seconds  = 21", "compute", "visibility_and_long_poll"),
     ("queue.tf", "message_retention_seconds = 14 * 86400", "message_retention_seconds = 4 * 86400", "compute", "retention"),
     ("queue.tf", "sqs_managed_sse_enabled    = true", "sqs_managed_sse_enabled    = false", "compute", "queue_is_protected"),
-    ("worker.tf", "BEDROCK_REGION          = var.bedrock_region", "BEDROCK_REGION          = var.region", "compute", "model_region"),
+    ("worker.tf", "BEDROCK_REGION            = var.bedrock_region", "BEDROCK_REGION            = var.region", "compute", "model_region"),
     ("templates/service.tftpl", "TimeoutStopSec=${stop_timeout}", "TimeoutStopSec=90", "compute", "ladder"),
     ("worker.tf", "heartbeat_timeout      = var.termination_heartbeat_seconds", "heartbeat_timeout      = 150", "compute", "ladder"),
-    ("worker.tf", 'EC2_LIFECYCLE           = "true"', 'EC2_LIFECYCLE           = "false"', "compute", "drain_before_termination"),
+    ("worker.tf", 'EC2_LIFECYCLE             = "true"', 'EC2_LIFECYCLE             = "false"', "compute", "drain_before_termination"),
     ("worker.tf", 'default_result         = "CONTINUE"', 'default_result         = "ABANDON"', "compute", "drain_before_termination"),
     ("templates/service.tftpl", "UnsetEnvironment=AWS_BEARER_TOKEN_BEDROCK\n", "", "compute", "worker_unit"),
     ("templates/user_data.sh.tftpl", "sha256sum --check --quiet", "cat", "compute", "pinned_artifact"),
@@ -122,8 +122,8 @@ TRAPS = [
     ("monitoring.tf", "dimensions = { LoadBalancer = aws_lb.api.arn_suffix }", "dimensions = local.target_group_dimensions", "monitoring", "load_balancer_dimensions"),
     ("monitoring.tf", '"UnHealthyHostCount"', '"UnhealthyHostCount"', "monitoring", "names_of_aws"),
     ("monitoring.tf", 'metric = "ApproximateNumberOfMessagesVisible", dimensions = local.dead_letter_dimensions', 'metric = "NumberOfMessagesSent", dimensions = local.dead_letter_dimensions', "monitoring", "dead_letter_alarm"),
-    ("monitoring.tf", '"model_not_found", "model_retired"]', '"model_not_found"]', "monitoring", "misconfigured_kinds"),
-    ("monitoring.tf", "operator = \"GreaterThanThreshold\", threshold = 600", "operator = \"GreaterThanThreshold\", threshold = 60000", "monitoring", "operations_alarms"),
+    ("monitoring.tf", '"model_not_found", "model_retired", ', '"model_not_found", ', "monitoring", "misconfigured_kinds"),
+    ("monitoring.tf", "operator = \"GreaterThanThreshold\", threshold = coalesce(var.picture_within_seconds, 600)", "operator = \"GreaterThanThreshold\", threshold = coalesce(var.picture_within_seconds, 60000)", "monitoring", "operations_alarms"),
     ("monitoring.tf", "alarm_actions       = [aws_sns_topic.alarms.arn]", "alarm_actions       = []", "monitoring", "alarms_notify"),
     ("monitoring.tf", "  topic_arn = aws_sns_topic.alarms_us_east_1.arn", "  topic_arn = aws_sns_topic.alarms.arn", "monitoring", "subscriptions"),
     ("dashboard.tf", '"CDN: cache hit rate, %", region = "us-east-1"', '"CDN: cache hit rate, %", region = var.region', "monitoring", "cloudfront_widgets"),
@@ -134,9 +134,9 @@ TRAPS = [
 
 
 def keep_run_of(assertion, tests):
-    """Leaves the one run that has the assertion: the others only take time."""
+    """Leaves the first run that has the assertion: the others only take time."""
     head, *runs = tests.read_text().split('\nrun "')
-    (run,) = [run for run in runs if f'"{assertion}: ' in run]
+    run = next(run for run in runs if f'"{assertion}: ' in run)
     tests.write_text(f'{head}\nrun "{run}')
 
 
