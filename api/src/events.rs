@@ -17,6 +17,7 @@ use crate::app::Api;
 use crate::extract::CallersJob;
 use crate::metrics::{self, Held};
 use crate::problem::{Code, Problem};
+use crate::status;
 use crate::view::JobView;
 use crate::watch::{Pace, Paused, Place};
 
@@ -36,15 +37,8 @@ const LONGEST: Duration = Duration::from_secs(600);
 const COME_BACK: Duration = Duration::from_secs(2);
 const COME_BACK_LATER: Duration = Duration::from_secs(5);
 
-/// The problems that the handler answers with.
-pub const PROBLEMS: &[Code] = &[
-    Code::Unauthenticated,
-    Code::JobNotFound,
-    Code::InvalidRequest,
-    Code::RateLimited,
-    Code::InternalError,
-    Code::StoreUnavailable,
-];
+/// The problems that the handler answers with: those of a poll.
+pub const PROBLEMS: &[Code] = status::PROBLEMS;
 
 // What is sent is axum's `Event`.
 /// One event of the stream, field by field, as a client's parser hands it out.
