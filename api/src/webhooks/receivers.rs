@@ -67,11 +67,14 @@ pub enum InvalidReceivers {
 }
 
 impl Receivers {
-    /// Reads the setting. `allow_private` is for a laptop: `http` and addresses that are not public.
+    /// Reads the setting; an empty one, which compose files write, is none. `allow_private` is for a laptop: `http` and addresses that are not public.
     ///
     /// # Errors
     /// Names tenant, field and what to write instead.
     pub fn parse(text: &str, allow_private: bool) -> Result<Self, InvalidReceivers> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
         let Entries(entries) = serde_json::from_str(text).map_err(|error| InvalidReceivers::NotJson(error.into()))?;
         let mut receivers = BTreeMap::new();
         for (index, (name, entry)) in entries.into_iter().enumerate() {
@@ -205,7 +208,7 @@ mod tests {
         assert_eq!(url("west"), None);
         assert_eq!(receivers.of(&"south".parse().unwrap()).unwrap().secrets.len(), 2);
         assert_eq!(format!("{receivers:?}"), "Receivers(2 tenants)");
-        assert_eq!(Receivers::parse("{}", false).unwrap().count(), 0);
+        assert_eq!(["", "{}"].map(|none| Receivers::parse(none, false).unwrap().count()), [0, 0]);
     }
 
     #[test]
@@ -222,7 +225,7 @@ mod tests {
     fn what_is_wrong_is_named_with_its_tenant_and_never_shown() {
         let good = format!("[\"{SECRET}\"]");
         for (text, said) in [
-            (String::new(), "cut off at 1:0: expected JSON"),
+            ("{".into(), "cut off at 1:1: expected JSON"),
             ("[]".into(), "wrong field at 1:0: expected JSON"),
             (format!("{{\"no rth\": \"{SECRET}\"}}"), "entry number 1 has a bad tenant"),
             (

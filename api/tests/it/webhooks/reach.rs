@@ -122,7 +122,7 @@ async fn an_address_in_the_url_is_checked_however_it_is_written() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_by_http_nor_through_a_proxy_of_the_environment() {
+async fn nothing_is_sent_by_plain_http() {
     let trap = Trap::on("127.0.0.2:0");
     let url = format!("http://n.example:{}/", trap.port());
     let reach = Reach { http: false, ..SECOND_LOOPBACK };
