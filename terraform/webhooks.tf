@@ -87,6 +87,10 @@ locals {
     { path = "/etc/systemd/system/image-webhooks.service", mode = "0644", text = templatefile("${path.module}/templates/image-webhooks.service.tftpl", { secret_arn = secret.arn }) },
   ]]
 
+  # Scraped beside the API's.
+  webhook_targets = var.webhooks_enabled ? ["127.0.0.1:9101"] : []
+  webhook_metrics = [for queue in aws_sqs_queue.webhooks : { labels = ["fleet", "outcome"], names = ["webhook_deliveries_total"] }]
+
   webhook_alarms = { for queue in aws_sqs_queue.webhooks_dead_letter : "webhooks-dead-letter-queue-not-empty" => {
     description = "A receiver did not take a webhook for a day: docs/operations.md, webhooks."
     namespace   = "AWS/SQS", metric = "ApproximateNumberOfMessagesVisible", dimensions = { QueueName = local.webhook_dead_letter_name }

@@ -238,6 +238,8 @@ async fn a_stop_lets_tries_end_and_gives_back_what_arrives() {
     office.queue.send(Notice::of(&late).encode());
     assert_eq!(running.join_all().await, [Stopped::Drained]);
     assert!(!readiness.is_ready());
-    assert_eq!(office.queue.settled(), [Settled::Hidden(Duration::ZERO), Settled::Deleted]);
+    let settled = office.queue.settled();
+    assert!(settled.len() == 2 && settled.contains(&Settled::Hidden(Duration::ZERO)), "{settled:?}");
+    assert!(settled.contains(&Settled::Deleted), "{settled:?}");
     assert_eq!(inbox.take().len(), 1);
 }

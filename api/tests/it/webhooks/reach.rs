@@ -58,9 +58,9 @@ impl Trap {
 
 #[tokio::test]
 async fn a_name_that_becomes_private_between_two_tries_is_not_connected_to() {
-    let public = Inbox::start_on("127.0.0.2:0").await;
+    let trap = Trap::on("127.0.0.1:0");
+    let public = Inbox::start_on(&format!("127.0.0.2:{}", trap.port())).await;
     public.replies(Reply::status(500));
-    let trap = Trap::on(&format!("127.0.0.1:{}", public.addr.port()));
     let url = format!("http://n.example:{}/", public.addr.port());
     let names = Names::new(&["127.0.0.2", "127.0.0.1", "127.0.0.2"]);
     let office = Office::with(&entry("north", &url), SECOND_LOOPBACK, names);
