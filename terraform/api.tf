@@ -8,7 +8,7 @@ locals {
 
   # What the launch template puts into the API's EnvironmentFile, and the output api_environment. The two secrets come
   # from Secrets Manager at each start.
-  api_environment = merge(local.lane_environment, local.promise_environment, {
+  api_environment = merge(local.lane_environment, local.webhook_environment, local.promise_environment, {
     AWS_REGION             = var.region
     LISTEN_ADDR            = "0.0.0.0:${local.api_port}"
     PUBLIC_BASE_URL        = "https://${local.public_host}"
@@ -35,12 +35,12 @@ locals {
     environment     = local.api_environment
     agent_config    = local.agent_config["image-api"]
     scrape_config   = local.scrape_config["image-api"]
-    extra_files = [
+    extra_files = concat([
       { path = "/usr/local/sbin/image-secrets", mode = "0755", text = file("${path.module}/templates/image-secrets.sh") },
       { path = "/etc/systemd/system/image-queue-touch.service", mode = "0644", text = file("${path.module}/templates/image-queue-touch.service") },
       { path = "/etc/systemd/system/image-queue-touch.timer", mode = "0644", text = file("${path.module}/templates/image-queue-touch.timer") },
-    ]
-    timers = ["image-queue-touch.timer"]
+    ], local.webhook_files...)
+    timers = concat(["image-queue-touch.timer"], var.webhooks_enabled ? ["image-webhooks.service"] : [])
     unit = templatefile("${path.module}/templates/service.tftpl", {
       description  = "image pipeline API"
       service      = "image-api"
@@ -196,7 +196,7 @@ resource "aws_autoscaling_group" "api" {
   # What a boot needs, or it fails: rights, secrets, and a way out.
   depends_on = [
     aws_iam_role_policy.api, aws_iam_role_policy.session_manager,
-    aws_secretsmanager_secret_version.api_keys, aws_secretsmanager_secret_version.job_id_keys,
+    aws_secretsmanager_secret_version.api_keys, aws_secretsmanager_secret_version.job_id_keys, aws_secretsmanager_secret_version.webhooks,
     aws_route.public_internet, aws_route.private_internet, aws_route_table_association.public, aws_route_table_association.private,
     aws_vpc_endpoint.s3, aws_vpc_security_group_egress_rule.instances_to_https,
   ]

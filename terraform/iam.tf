@@ -62,7 +62,7 @@ resource "aws_iam_role_policy" "api" {
 
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = concat(local.host_statements["api"], [
+    Statement = concat(local.host_statements["api"], local.webhook_tell_statements, local.webhook_deliver_statements, [
       {
         # SendMessage covers batches. The attributes are read by the timer that keeps the queue's metrics alive.
         Sid      = "Enqueue"
@@ -87,7 +87,7 @@ resource "aws_iam_role_policy" "api" {
         Sid      = "ReadSecrets"
         Effect   = "Allow"
         Action   = ["secretsmanager:GetSecretValue"]
-        Resource = [aws_secretsmanager_secret.api_keys.arn, aws_secretsmanager_secret.job_id_keys.arn]
+        Resource = concat([aws_secretsmanager_secret.api_keys.arn, aws_secretsmanager_secret.job_id_keys.arn], aws_secretsmanager_secret.webhooks[*].arn)
       },
     ])
   })
@@ -118,7 +118,7 @@ resource "aws_iam_role_policy" "worker" {
 
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = concat(local.host_statements["worker"], local.lane_statements, local.worker_secret_statements, [
+    Statement = concat(local.host_statements["worker"], local.lane_statements, local.webhook_tell_statements, local.worker_secret_statements, [
       {
         Sid      = "ConsumeJobs"
         Effect   = "Allow"

@@ -40,10 +40,10 @@ locals {
   queue_dimensions       = { QueueName = local.queue_name }
   dead_letter_dimensions = { QueueName = local.dead_letter_name }
   worker_fleet           = { fleet = "image-worker" }
-  misconfigured_kinds    = ["access_denied", "bucket_not_found", "credentials_unavailable", "model_not_found", "model_retired", "model_settings_refused"]
+  misconfigured_kinds    = concat(["access_denied", "bucket_not_found", "credentials_unavailable", "model_not_found", "model_retired", "model_settings_refused"], var.webhooks_enabled ? ["webhook_queue_refused"] : [])
 
   # Alarms on one metric. What is missing breaks no threshold: no worker, no request. But no API is never right.
-  metric_alarms = merge(local.lane_alarms, {
+  metric_alarms = merge(local.lane_alarms, local.webhook_alarms, {
     dead-letter-queue-not-empty = {
       # Not NumberOfMessagesSent, which does not count what SQS moves there.
       description = "A job ran out of attempts, or a message is no job: docs/operations.md, redrive the dead-letter queue."

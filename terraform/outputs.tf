@@ -57,6 +57,16 @@ output "batch_queue_url" {
   value       = one(aws_sqs_queue.batches[*].url)
 }
 
+output "webhook_queue_url" {
+  description = "Queue of notices that jobs have ended; null without webhooks_enabled."
+  value       = one(aws_sqs_queue.webhooks[*].url)
+}
+
+output "webhook_dead_letter_queue_url" {
+  description = "Notices that no receiver has taken for a day; null without webhooks_enabled."
+  value       = one(aws_sqs_queue.webhooks_dead_letter[*].url)
+}
+
 output "dead_letter_queue_url" {
   description = "Dead-letter queue."
   value       = aws_sqs_queue.jobs_dead_letter.url

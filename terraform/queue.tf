@@ -67,6 +67,8 @@ resource "aws_sqs_queue_policy" "tls_only" {
       dead_letter = { url = aws_sqs_queue.jobs_dead_letter.id, arn = aws_sqs_queue.jobs_dead_letter.arn }
     },
     { for queue in aws_sqs_queue.batches : "batches" => { url = queue.id, arn = queue.arn } },
+    { for queue in aws_sqs_queue.webhooks : "webhooks" => { url = queue.id, arn = queue.arn } },
+    { for queue in aws_sqs_queue.webhooks_dead_letter : "webhooks_dead_letter" => { url = queue.id, arn = queue.arn } },
   )
 
   queue_url = each.value.url

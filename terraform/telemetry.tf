@@ -9,11 +9,11 @@ locals {
 
   # Metrics to keep, by the labels that become dimensions. 'fleet' is there always; instances are added up.
   emf_metrics = {
-    "image-api" = [
+    "image-api" = concat(local.webhook_metrics, [
       { labels = ["fleet", "result"], names = ["api_jobs_enqueued_total"] },
       { labels = ["fleet", "code"], names = ["api_problems_total"] },
       { labels = ["fleet"], names = ["api_waiters", "api_streams", "api_jobs_canceled_total", "api_jobs_retried_total", "api_rate_limited_total"] },
-    ]
+    ])
     "image-worker" = [
       { labels = ["fleet", "outcome"], names = ["worker_jobs_total"] },
       { labels = ["fleet", "kind"], names = ["worker_errors_total"] },
@@ -29,7 +29,7 @@ locals {
       scrape_configs = [{
         job_name       = service
         metrics_path   = "/metrics"
-        static_configs = [{ targets = ["127.0.0.1:${local.admin_port}"], labels = { fleet = service } }]
+        static_configs = [{ targets = concat(["127.0.0.1:${local.admin_port}"], service == "image-api" ? local.webhook_targets : []), labels = { fleet = service } }]
       }]
     })
   }

@@ -232,6 +232,12 @@ variable "batch_lane" {
   default     = false
 }
 
+variable "webhooks_enabled" {
+  description = "Tell receivers of tenants that jobs have ended: a queue, and a unit on the API's instances that delivers. Where to is in the secret NAME/webhooks. Needs a way to the receivers from those instances: HTTPS egress is there."
+  type        = bool
+  default     = false
+}
+
 variable "worker_interactive_slots" {
   description = "With batch_lane: slots of a worker that batches never have. 0 is a quarter of worker_slots, at least 1."
   type        = number

@@ -44,7 +44,11 @@ locals {
   batch_queue_name   = "${var.name}-batches"
   dead_letter_name   = "${var.name}-jobs-dead-letter"
   worker_group_name  = "${var.name}-worker"
+  webhook_queue_name = "${var.name}-webhooks"
   api_group_name     = "${var.name}-api"
   worker_hook_name   = "drain"
+
+  webhook_dead_letter_name = "${var.name}-webhooks-dead-letter"
+
   availability_zones = coalesce(var.availability_zones, [for zone in ["a", "b"] : "${var.region}${zone}"])
 }

@@ -2,7 +2,7 @@
 
 locals {
   # What the launch template puts into the worker's EnvironmentFile, and the output worker_environment.
-  worker_environment = merge(local.lane_environment, local.slot_environment, local.second_source_environment, {
+  worker_environment = merge(local.lane_environment, local.webhook_environment, local.slot_environment, local.second_source_environment, {
     AWS_REGION                = var.region
     SQS_QUEUE_URL             = aws_sqs_queue.jobs.url
     S3_BUCKET_NAME            = aws_s3_bucket.images.bucket

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use job::{Record, Status};
+use job::{Notice, Record, Status};
 
 use crate::app::Api;
 use crate::extract::CallersJob;
@@ -53,6 +53,7 @@ pub async fn cancel_job(State(api): State<Arc<Api>>, job: CallersJob) -> Result<
         match write(&api, &job, found).await {
             Ok(record) => {
                 metrics::canceled();
+                tell(&api, &record).await;
                 return Ok(status::answer(&api.view(&job.id, Some(&record)), None));
             }
             Err(WriteError::Conflict) => {}
@@ -61,6 +62,14 @@ pub async fn cancel_job(State(api): State<Arc<Api>>, job: CallersJob) -> Result<
     }
     let cause = format!("lost {MAX_TRIES} conditional writes in a row");
     Err(Problem::fault(Code::StoreUnavailable, cause).about(&job.id).retry_after(1))
+}
+
+/// A cancel that is not told here is told by the worker that receives the job's message: it need not fail for that.
+async fn tell(api: &Api, record: &Record) {
+    let notice = Notice { tenant: record.tenant.clone(), id: record.id, retries: record.retries };
+    if let Err(error) = api.queue.tell(&notice).await {
+        tracing::warn!(job.id = %record.id, %error, "cancel could not be told to the webhook queue, a worker will");
+    }
 }
 
 async fn write(api: &Api, job: &CallersJob, found: Option<(Record, ETag)>) -> Result<Record, WriteError> {

@@ -22,4 +22,5 @@ pub mod openapi;
 pub mod queue;
 pub mod forecast;
 pub mod store;
+pub mod webhooks;
 pub mod metrics;

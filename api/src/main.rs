@@ -10,6 +10,7 @@ use api::metrics;
 use api::queue::{JobQueue, SqsQueue};
 use api::settings::{ApiSettings, Secrets};
 use api::store::{RecordStore, S3Records};
+use api::webhooks;
 use clap::Parser;
 use jiff::Timestamp;
 use job::{Part, Pauses};
@@ -28,7 +29,7 @@ const LAST_SENDS: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    if let Some(code) = health::asked(std::env::args_os()) {
+    if let Some(code) = health::asked(std::env::args_os()).or_else(|| webhooks::asked(std::env::args_os())) {
         return code;
     }
     let settings = match ApiSettings::try_parse() {
@@ -80,7 +81,8 @@ async fn run(settings: &ApiSettings, secrets: Secrets) -> Result<Stopped, Box<dy
         .build();
     let backend = &settings.backend;
     let sqs = aws_sdk_sqs::Client::from_conf(sqs);
-    let queue = SqsQueue::new(sqs, backend.sqs_queue_url.clone(), backend.batch_queue_url().map(str::to_owned));
+    let queue = SqsQueue::new(sqs, backend.sqs_queue_url.clone(), backend.batch_queue_url().map(str::to_owned))
+        .with_webhooks(backend.webhook_queue_url().map(str::to_owned));
     let queue = Arc::new(queue);
     let records = Arc::new(S3Records::new(aws_sdk_s3::Client::from_conf(s3), backend.s3_bucket_name.clone()));
     let pauses = Followed::default();

@@ -12,6 +12,7 @@ use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, Response
 use crate::extract::{MAX_IDEMPOTENCY_KEY_CHARS, MAX_WAIT_SECONDS};
 use crate::problem::{Code, PROBLEM_JSON, ProblemBody};
 use crate::view::status_schema;
+use crate::webhooks::event;
 use crate::{batch, cancel, events, fleet, list, retry, status, submit};
 
 const DESCRIPTION: &str = "Submit a prompt, get a job id at once, poll its `status_url`, and fetch the picture from \
@@ -49,6 +50,7 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
             describe(operation, surface.expect("every operation has a surface"));
         }
     }
+    event::describe(&mut document);
     document
 }
 

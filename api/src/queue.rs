@@ -10,7 +10,7 @@ use aws_sdk_sqs::types::QueueAttributeName::{
     ApproximateNumberOfMessages as Waiting, ApproximateNumberOfMessagesNotVisible as InFlight,
 };
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
-use job::{Job, JobId, TenantId};
+use job::{Job, JobId, Notice, TenantId};
 use service::batching::{BatchCall, Batching, Limits, NoOutcome};
 use service::{detail, traces};
 use thiserror::Error;
@@ -48,6 +48,14 @@ pub trait JobQueue: Send + Sync {
     /// Puts the jobs of a batch into the queue, the one of batches where there is one, and returns one result for each, in
     /// their order.
     async fn enqueue_batch(&self, jobs: &[Job]) -> Vec<Result<(), QueueError>>;
+
+    /// Tells the webhook queue that a job has ended; where there is none, nothing.
+    ///
+    /// # Errors
+    /// When the queue has not confirmed it.
+    async fn tell(&self, _notice: &Notice) -> Result<(), QueueError> {
+        Ok(())
+    }
 
     /// Returns how much is in the queue; None where there is no one queue that a job waits in.
     ///
@@ -149,6 +157,8 @@ pub struct SqsQueue {
     sends: Batching<SendMessageBatch>,
     /// Of batches, where they have a queue of their own (docs/adr/0025).
     batch_sends: Option<Batching<SendMessageBatch>>,
+    /// Of notices, where there are webhooks (docs/adr/0023).
+    webhook_queue_url: Option<String>,
 }
 
 impl SqsQueue {
@@ -163,7 +173,13 @@ impl SqsQueue {
         };
         let sends = |queue_url| Batching::new(SendMessageBatch { client: client.clone(), queue_url }, limits);
         let (sends, batch_sends) = (sends(queue_url.clone()), batch_queue_url.map(sends));
-        Self { client, queue_url, sends, batch_sends }
+        Self { client, queue_url, sends, batch_sends, webhook_queue_url: None }
+    }
+
+    /// Adds the queue that notices of ended jobs go to.
+    #[must_use]
+    pub fn with_webhooks(self, webhook_queue_url: Option<String>) -> Self {
+        Self { webhook_queue_url, ..self }
     }
 
     /// Waits until no call is under way, also of those that no request waits for any more.
@@ -190,6 +206,14 @@ impl JobQueue for SqsQueue {
         let sends = self.batch_sends.as_ref().unwrap_or(&self.sends);
         let outcomes = sends.ask_all(entries).instrument(span).await;
         outcomes.into_iter().map(|outcome| outcome?).collect()
+    }
+
+    async fn tell(&self, notice: &Notice) -> Result<(), QueueError> {
+        let Some(url) = &self.webhook_queue_url else { return Ok(()) };
+        // Cancels are rare: a call for each.
+        let request = self.client.send_message().queue_url(url).message_body(notice.encode());
+        let sent = request.message_group_id(notice.tenant.as_str()).send().await;
+        sent.map(drop).map_err(|error| queue_error(&error))
     }
 
     async fn depth(&self) -> Result<Option<Depth>, QueueError> {
@@ -323,7 +347,7 @@ fn send_span(entries: &[Entry]) -> Span {
 }
 
 /// Without a code nothing answered, so it is the network, a timeout or our credentials.
-fn queue_error<E: ProvideErrorMetadata + StdError + 'static>(error: &SdkError<E>) -> QueueError {
+pub(crate) fn queue_error<E: ProvideErrorMetadata + StdError + 'static>(error: &SdkError<E>) -> QueueError {
     let detail = detail::answer(error.code(), error.message(), error);
     match error.code() {
         Some(code) => QueueError::from_code(code, detail),

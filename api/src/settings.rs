@@ -13,9 +13,13 @@ use thiserror::Error;
 
 use crate::auth::{ApiKeys, InvalidApiKeys};
 
+/// What the words in front of everything do, of which the settings know nothing.
+pub const HELP: &str = "The word `health` in front of everything asks a running process whether it is ready, and exits with 0 or 1: \
+                        see `health --help`. The word `webhooks` delivers webhooks: see `webhooks --help`.";
+
 /// Accepts image jobs over HTTP, puts them into the queue and answers polls.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "image-api", version, max_term_width = 100, after_help = service::health::HELP)]
+#[command(name = "image-api", version, max_term_width = 100, after_help = HELP)]
 pub struct ApiSettings {
     /// Address of the public port. Port 0 takes a free one.
     #[arg(long, env = "LISTEN_ADDR", default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
@@ -48,6 +52,9 @@ pub struct BackendSettings {
     /// same first.
     #[arg(long, env = "SQS_BATCH_QUEUE_URL", value_name = "URL")]
     pub sqs_batch_queue_url: Option<String>,
+    /// URL of the webhook queue: a cancel is told there too. Without it nothing is.
+    #[arg(long, env = "SQS_WEBHOOK_QUEUE_URL", value_name = "URL")]
+    pub sqs_webhook_queue_url: Option<String>,
     /// How long the queue keeps a message: a job without a record that is older reads as expired.
     #[arg(long, env = "QUEUE_RETENTION_DAYS", default_value_t = 4, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=14))]
     pub queue_retention_days: u32,
@@ -67,6 +74,11 @@ impl BackendSettings {
     /// Returns the URL of the queue of batches; an empty one, which compose files write, is none.
     pub fn batch_queue_url(&self) -> Option<&str> {
         self.sqs_batch_queue_url.as_deref().filter(|url| !url.is_empty())
+    }
+
+    /// Returns the URL of the webhook queue; an empty one is none.
+    pub fn webhook_queue_url(&self) -> Option<&str> {
+        self.sqs_webhook_queue_url.as_deref().filter(|url| !url.is_empty())
     }
 }
 
@@ -151,6 +163,11 @@ impl ApiSettings {
         Contradiction::unless(!same_queue, "SQS_BATCH_QUEUE_URL", "SQS_QUEUE_URL", || {
             "both are the same queue: batches need one of their own".to_owned()
         })?;
+        let of_jobs = [Some(self.backend.sqs_queue_url.as_str()), self.backend.batch_queue_url()];
+        let mixed = self.backend.webhook_queue_url().is_some_and(|url| of_jobs.contains(&Some(url)));
+        Contradiction::unless(!mixed, "SQS_WEBHOOK_QUEUE_URL", "SQS_QUEUE_URL", || {
+            "notices in a queue of jobs would be dead letters: they need a queue of their own".to_owned()
+        })?;
         Ok(Secrets { api_keys, job_id_keys })
     }
 
@@ -167,6 +184,13 @@ pub struct SecretText(String);
 impl From<String> for SecretText {
     fn from(text: String) -> Self {
         Self(text)
+    }
+}
+
+impl SecretText {
+    /// Returns the text, to be parsed.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -247,6 +271,7 @@ mod tests {
         insta::assert_snapshot!(message(&["--listen-addr=127.0.0.1:9000", "--admin-addr=127.0.0.1:9000"]), @"LISTEN_ADDR contradicts ADMIN_ADDR: both are 127.0.0.1:9000: the admin port must not be public, give it an address of its own");
         insta::assert_snapshot!(message(&["--jobs-per-minute=60", "--polls-per-minute=59"]), @"POLLS_PER_MINUTE contradicts JOBS_PER_MINUTE: every job needs a poll: raise POLLS_PER_MINUTE to at least 60");
         insta::assert_snapshot!(message(&["--sqs-queue-url=http://q", "--sqs-batch-queue-url=http://q"]), @"SQS_BATCH_QUEUE_URL contradicts SQS_QUEUE_URL: both are the same queue: batches need one of their own");
+        insta::assert_snapshot!(message(&["--sqs-queue-url=http://q", "--sqs-webhook-queue-url=http://q"]), @"SQS_WEBHOOK_QUEUE_URL contradicts SQS_QUEUE_URL: notices in a queue of jobs would be dead letters: they need a queue of their own");
         let shared = "one-secret-for-both-uses-one-secret";
         let message = message(&[&format!("--api-keys=north:{shared}"), &format!("--job-id-keys={shared}")]);
         insta::assert_snapshot!(message, @"JOB_ID_KEYS contradicts API_KEYS: they share a secret, so a client could forge job ids: make new secrets for JOB_ID_KEYS");

@@ -1,6 +1,7 @@
 //! `RecordStore`: where the state of jobs is read, listed, and written by the API's few writes; `S3Records` is the bucket behind it.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
@@ -89,6 +90,9 @@ impl From<StoreError> for Problem {
 /// S3 lists at most this many objects in one call.
 const MAX_LISTED: usize = 1000;
 
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(9);
+
 /// `records/` and `index/` of an S3 bucket.
 pub struct S3Records {
     client: Client,
@@ -98,6 +102,15 @@ pub struct S3Records {
 impl S3Records {
     pub fn new(client: Client, bucket: String) -> Self {
         Self { client, bucket }
+    }
+
+    /// Makes the adapter for a process whose one use of it is reading: a call has nine seconds, and one more attempt.
+    pub fn of(config: &aws_config::SdkConfig, bucket: String) -> Self {
+        let config = aws_sdk_s3::config::Builder::from(config)
+            .timeout_config(service::aws::timeouts(ATTEMPT_TIMEOUT, OPERATION_TIMEOUT))
+            .retry_config(service::aws::retries(2))
+            .force_path_style(service::aws::s3_needs_path_style(config));
+        Self::new(Client::from_conf(config.build()), bucket)
     }
 
     /// Returns what operators have stopped. No object means that nothing is.

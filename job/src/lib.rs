@@ -9,6 +9,7 @@ mod rendition;
 mod spec;
 mod trace;
 mod message;
+mod notice;
 mod place;
 mod status;
 mod failure;
@@ -22,6 +23,7 @@ pub use id::{InvalidJobId, JobId};
 pub use index::{INDEX, IndexEntry, InvalidIndexEntry, index_prefix};
 pub use key_ring::{IdKeys, InvalidIdKeys};
 pub use message::{DecodeError, Job, WIRE_VERSION};
+pub use notice::{InvalidNotice, NOTICE_VERSION, Notice};
 pub use object_key::{
     ObjectKind, RECORDS, STANDARD_RETENTION_TAG, id_of_record_key, image_key, record_key, rendition_key, source_key,
 };

@@ -157,6 +157,66 @@ run "secrets" {
   }
 }
 
+run "roles_with_webhooks" {
+  override_resource {
+    target = aws_sqs_queue.webhooks
+    values = {
+      arn = "arn:aws:sqs:ap-south-1:111111111111:image-pipeline-webhooks"
+      id  = "https://sqs.ap-south-1.amazonaws.com/111111111111/image-pipeline-webhooks"
+      url = "https://sqs.ap-south-1.amazonaws.com/111111111111/image-pipeline-webhooks"
+    }
+  }
+
+  override_resource {
+    target = aws_sqs_queue.webhooks_dead_letter
+    values = {
+      arn = "arn:aws:sqs:ap-south-1:111111111111:image-pipeline-webhooks-dead-letter"
+      id  = "https://sqs.ap-south-1.amazonaws.com/111111111111/image-pipeline-webhooks-dead-letter"
+      url = "https://sqs.ap-south-1.amazonaws.com/111111111111/image-pipeline-webhooks-dead-letter"
+    }
+  }
+
+  override_resource {
+    target = aws_secretsmanager_secret.webhooks
+    values = { arn = "arn:aws:secretsmanager:ap-south-1:111111111111:secret:webhooks" }
+  }
+
+  variables {
+    webhooks_enabled = true
+  }
+
+  assert {
+    condition     = jsonencode({ for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Sid => [statement.Action, statement.Resource] if strcontains(statement.Sid, "Webhooks") }) == jsonencode({ TellWebhooks = [["sqs:SendMessage"], "arn:aws:sqs:ap-south-1:111111111111:image-pipeline-webhooks"] })
+    error_message = "webhook_actions: a worker tells, and neither reads nor delivers."
+  }
+
+  assert {
+    condition = jsonencode({ for statement in jsondecode(aws_iam_role_policy.api.policy).Statement : statement.Sid => [statement.Action, statement.Resource] if strcontains(statement.Sid, "Webhooks") || statement.Sid == "ReadSecrets" }) == jsonencode({
+      DeliverWebhooks = [["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage"], "arn:aws:sqs:ap-south-1:111111111111:image-pipeline-webhooks"]
+      ReadSecrets     = [["secretsmanager:GetSecretValue"], [aws_secretsmanager_secret.api_keys.arn, "arn:aws:secretsmanager:ap-south-1:111111111111:secret:job-id-keys", "arn:aws:secretsmanager:ap-south-1:111111111111:secret:webhooks"]]
+      TellWebhooks    = [["sqs:SendMessage"], "arn:aws:sqs:ap-south-1:111111111111:image-pipeline-webhooks"]
+    })
+    error_message = "webhook_actions: the API's instances deliver, and read one secret more."
+  }
+
+  assert {
+    condition     = strcontains(local.api_user_data, "ExecStart=/usr/local/bin/image-api webhooks") && strcontains(local.api_user_data, "image-webhooks.service\n") && strcontains(local.api_user_data, "WEBHOOKS_SECRET=arn:aws:secretsmanager:ap-south-1:111111111111:secret:webhooks") && !can(regex("(?m)^WEBHOOKS=", local.api_user_data)) && output.worker_environment.SQS_WEBHOOK_QUEUE_URL == output.webhook_queue_url && output.api_environment.SQS_WEBHOOK_QUEUE_URL == output.webhook_queue_url
+    error_message = "webhook_unit: beside the API, with the name of the secret alone; workers and API know the queue."
+  }
+
+  assert {
+    condition     = jsondecode(aws_sqs_queue.webhooks[0].redrive_policy) == { deadLetterTargetArn = "arn:aws:sqs:ap-south-1:111111111111:image-pipeline-webhooks-dead-letter", maxReceiveCount = 30 } && aws_sqs_queue.webhooks[0].message_retention_seconds > 86400 * 2 && contains(keys(local.metric_alarms), "webhooks-dead-letter-queue-not-empty") && contains(keys(aws_sqs_queue_policy.tls_only), "webhooks")
+    error_message = "webhook_queue: what nobody takes for a day becomes a dead letter, and somebody is told."
+  }
+}
+
+run "nothing_of_webhooks_by_default" {
+  assert {
+    condition     = length(aws_sqs_queue.webhooks) + length(aws_secretsmanager_secret.webhooks) == 0 && !strcontains("${local.api_user_data}${local.worker_user_data}", "webhook") && !strcontains("${local.api_user_data}${local.worker_user_data}", "WEBHOOK")
+    error_message = "webhooks_off: a fleet that runs is not changed."
+  }
+}
+
 run "roles_with_two_lanes" {
   override_resource {
     target = aws_sqs_queue.batches

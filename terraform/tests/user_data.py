@@ -112,6 +112,21 @@ def check_secrets(root):
     assert done.returncode == 0 and written.read_text() == "OPENAI_API_KEY='sk-0123456789'\n", done
 
 
+def check_webhook_secrets(root):
+    """The JSON goes to a file that only root reads, in one line; one that systemd would read differently is refused."""
+    script = Path("templates/image-webhook-secrets.sh").read_text()
+    good = '{"north": {"url": "https://n.example/hook?a=$b",\n"secrets": ["whsec_a+/="]}}'
+    done, _ = run(script, root, IDS=good, WEBHOOKS_SECRET="webhooks")
+    assert done.returncode == 0, done.stderr
+    written = root / "run/image-pipeline/webhooks.env"
+    expected = "WEBHOOKS='" + good.replace("\n", "") + "'\n"
+    assert written.read_text() == expected and stat.S_IMODE(written.stat().st_mode) == 0o600, written.read_text()
+    for bad in ("", '{"it\'s": 1}', '{"a": "\\u0062"}'):
+        done, _ = run(script, root, IDS=bad, WEBHOOKS_SECRET="webhooks")
+        assert done.returncode == 1 and "image-webhook-secrets: the secret" in done.stderr, (bad, done)
+    assert written.read_text() == expected, "a refused value replaced a good one"
+
+
 def main():
     shellcheck = sys.argv[1]
     outputs = rendered()
@@ -119,13 +134,15 @@ def main():
         for service, script in outputs["user_data"].items():
             file = Path(folder) / f"{service}.sh"
             file.write_text(script)
-            subprocess.run([shellcheck, "--severity=style", file, "templates/image-secrets.sh"], check=True)
+            scripts = ["templates/image-secrets.sh", "templates/image-webhook-secrets.sh"]
+            subprocess.run([shellcheck, "--severity=style", file, *scripts], check=True)
             environment = outputs[f"{service.removeprefix('image-')}_environment"]
             ours = check_install(service, script, environment, Path(folder) / service)
             check_without_agent(service, ours, Path(folder) / f"{service}-without-agent")
             check_refusal(service, script, Path(folder) / f"{service}-refused")
             print(f"{service}: {len(script)} bytes of user data, shellcheck-clean, installs, and refuses and shuts down")
         check_secrets(Path(folder) / "secrets")
+        check_webhook_secrets(Path(folder) / "webhook-secrets")
         print("image-secrets: writes for root alone, refuses what systemd would read differently")
 
 

@@ -16,9 +16,10 @@ use crate::cpu::CpuPool;
 use crate::delivery::DeliveryHandler;
 use crate::generate::Generator;
 use crate::job_list::JobList;
-use crate::lane::BatchLane;
+use crate::lane::{BatchLane, Entrance};
 use crate::lease::Terms;
 use crate::models::Models;
+use crate::notices::Notices;
 use crate::pipeline::{Clock, Pipeline, render_gate};
 use crate::queue::JobQueue;
 use crate::quota::{Governor, TimetableStore};
@@ -39,6 +40,8 @@ pub struct Ports {
     pub fallback: Option<Arc<dyn Generator>>,
     /// Whether operators have paused generation.
     pub pause: Followed<Option<Pause>>,
+    /// The webhook queue, where there is one.
+    pub notices: Option<Arc<dyn Entrance>>,
     /// Where the fleet shares the model's quota, if it is told one.
     pub timetable: Option<Arc<dyn TimetableStore>>,
     pub clock: Clock,
@@ -86,10 +89,12 @@ impl Worker {
             clock: Arc::clone(&ports.clock),
         };
         let list = JobList { store: Arc::clone(&ports.store), tasks: tasks.clone(), stopping: stopping.clone() };
+        let notices = Notices { entrance: ports.notices, circuit: circuit.clone(), stopping: stopping.clone() };
         let pipeline = Pipeline {
             store: ports.store,
             sources,
             list,
+            notices,
             renderer,
             gate: render_gate(settings.threads()),
             attempt_timeout: settings.attempt_timeout(),

@@ -42,6 +42,16 @@ const MAX_BACKOFF: Duration = Duration::from_secs(300);
 /// SQS refuses more than 12 hours from the receive.
 const MAX_WAIT: Duration = Duration::from_secs(11 * 3600);
 
+impl Outcome {
+    /// Returns whether the record has an end now, whoever wrote it: one to be told of.
+    pub fn is_end(&self) -> bool {
+        match self {
+            Self::Published | Self::AlreadyFinal(_) | Self::Rejected(_) | Self::Expired => true,
+            Self::HeldElsewhere { .. } | Self::KeyConflict | Self::Superseded | Self::GivenBack => false,
+        }
+    }
+}
+
 impl Disposition {
     /// Decides. `jitter` is uniform in 0..1; `is_last` says that the queue will not hand this message over again.
     pub fn of(ended: &Result<Outcome, JobError>, receive_count: u32, is_last: bool, jitter: f64) -> Self {

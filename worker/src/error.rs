@@ -64,11 +64,15 @@ pub enum Kind {
     ModelSettingsRefused,
     /// There is no such bucket.
     BucketNotFound,
+    /// The webhook queue has not confirmed that a job has ended.
+    WebhookQueueUnavailable,
+    /// There is no such webhook queue, or our role may not use it.
+    WebhookQueueRefused,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::MessageMalformed,
         Self::MessageFromNewerVersion,
         Self::ModelThrottled,
@@ -91,6 +95,8 @@ impl Kind {
         Self::ModelNotFound,
         Self::ModelSettingsRefused,
         Self::BucketNotFound,
+        Self::WebhookQueueUnavailable,
+        Self::WebhookQueueRefused,
     ];
 
     /// Returns the treatment of this kind.
@@ -108,14 +114,16 @@ impl Kind {
             | Self::StoreUnavailable
             | Self::CpuTaskPanicked
             | Self::RenderFailed
-            | Self::AttemptTimedOut => Class::Transient,
+            | Self::AttemptTimedOut
+            | Self::WebhookQueueUnavailable => Class::Transient,
             Self::ContentFiltered | Self::RequestRejected | Self::SourceUndecodable => Class::Permanent,
             Self::AccessDenied
             | Self::CredentialsUnavailable
             | Self::ModelRetired
             | Self::ModelNotFound
             | Self::ModelSettingsRefused
-            | Self::BucketNotFound => Class::Misconfigured,
+            | Self::BucketNotFound
+            | Self::WebhookQueueRefused => Class::Misconfigured,
         }
     }
 
@@ -162,6 +170,8 @@ impl Kind {
             Self::ModelNotFound => "model_not_found",
             Self::ModelSettingsRefused => "model_settings_refused",
             Self::BucketNotFound => "bucket_not_found",
+            Self::WebhookQueueUnavailable => "webhook_queue_unavailable",
+            Self::WebhookQueueRefused => "webhook_queue_refused",
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod claim;
 pub mod source;
 pub mod models;
 pub mod job_list;
+pub mod notices;
 pub mod limiter;
 pub mod quota;
 pub mod circuit;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use worker::app::{Ports, Worker, system_clock};
 use worker::generate::bedrock::{self, BedrockGenerator};
 use worker::generate::{BedrockRegister, Generator, OpenAiGenerator, StabilityModel};
-use worker::lane::BatchLane;
+use worker::lane::{BatchLane, Entrance};
 use worker::lifecycle::{InstanceMetadata, TerminationHook};
 use worker::metrics;
 use worker::model_life::{ModelRegister, READ_EVERY, Standing};
@@ -100,8 +100,12 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         let queue = Arc::new(SqsQueue::new(&config, url.to_owned(), wait, settings.lease()));
         BatchLane { queue: Arc::clone(&queue) as Arc<dyn JobQueue>, entrance: queue }
     });
+    let notices = settings
+        .webhook_queue_url()
+        .map(|url| Arc::new(SqsQueue::new(&config, url.to_owned(), wait, settings.lease())) as Arc<dyn Entrance>);
     let ports = Ports {
         batch,
+        notices,
         queue: Arc::new(SqsQueue::new(&config, settings.sqs_queue_url.clone(), wait, settings.lease())),
         store: Arc::clone(&store) as Arc<dyn ObjectStore>,
         generator,

@@ -18,6 +18,7 @@ use crate::disposition::Outcome;
 use crate::error::{Class, JobError, Kind};
 use crate::job_list::JobList;
 use crate::metrics::{self, Step};
+use crate::notices::Notices;
 use crate::render::{Provenance, RenderError, Rendered, Rendition};
 use crate::renderer::Renderer;
 use crate::source::{Paid, SourceMaker};
@@ -35,6 +36,7 @@ pub struct Pipeline {
     pub store: Arc<dyn ObjectStore>,
     pub sources: SourceMaker,
     pub list: JobList,
+    pub notices: Notices,
     pub renderer: Arc<dyn Renderer>,
     /// Pictures that may be read back, rendered or waiting for a thread at once; see [`render_gate`].
     pub gate: Arc<Semaphore>,
@@ -110,9 +112,17 @@ impl Pipeline {
                     if matches!(ended, Ok(Outcome::Published | Outcome::Rejected(_))) {
                         pass.passed();
                     }
-                    return ended;
+                    return self.told(job, ended).await;
                 }
             }
+        }
+    }
+
+    /// Tells of an end. Not told, the delivery comes back, and the next one finds the end and tells of it.
+    async fn told(&self, job: &Job, ended: Result<Outcome, JobError>) -> Result<Outcome, JobError> {
+        match ended {
+            Ok(outcome) if outcome.is_end() => self.notices.tell(job).await.map(|()| outcome),
+            ended => ended,
         }
     }
 
@@ -123,9 +133,12 @@ impl Pipeline {
         match claim(self.store.as_ref(), job, claimant, &*self.clock).await {
             Ok(Claimed::Held(held)) => {
                 let ended = self.conclude(job, held, Err(Stop::GivenBack), is_last).await;
-                ended.unwrap_or(Outcome::GivenBack)
+                self.told(job, ended).await.unwrap_or(Outcome::GivenBack)
             }
-            Ok(Claimed::AlreadyFinal(record)) => Outcome::AlreadyFinal(record.status),
+            Ok(Claimed::AlreadyFinal(record)) => {
+                let told = self.told(job, Ok(Outcome::AlreadyFinal(record.status))).await;
+                told.unwrap_or(Outcome::GivenBack)
+            }
             Ok(Claimed::Elsewhere { for_at_most }) => Outcome::HeldElsewhere { for_at_most },
             Ok(Claimed::OtherSpec) => Outcome::KeyConflict,
             Ok(Claimed::Superseded) => Outcome::Superseded,
@@ -303,7 +316,7 @@ impl Pipeline {
         let error = match ended {
             Ok(outcome) => return Ok(outcome),
             Err(Stop::Lost) => return self.after_losing(job).await,
-            Err(Stop::GivenBack) if is_last => {
+            Err(Stop::GivenBack) if is_last && self.told_before(job).await => {
                 let failure = Failure::new(FailureCode::AttemptsExhausted, "given back at a shutdown");
                 note(held.finish(store, now, Status::Failed, |record| record.error = Some(failure)).await);
                 return Ok(Outcome::GivenBack);
@@ -331,7 +344,7 @@ impl Pipeline {
                     Err(WriteError::Failed(error)) => Err(error),
                 }
             }
-            Class::Transient if is_last => {
+            Class::Transient if is_last && self.told_before(job).await => {
                 let failure =
                     Failure::new(FailureCode::AttemptsExhausted, format!("last fault: {}", error.kind.as_str()));
                 note(held.finish(store, now, Status::Failed, |record| record.error = Some(failure)).await);
@@ -344,6 +357,12 @@ impl Pipeline {
             // Neither comes this far: the one is held, the other is not a job.
             Class::Misconfigured | Class::Poison => Err(error),
         }
+    }
+
+    /// Tells of an end that is about to be written, where no later delivery could. Otherwise it is not written: the
+    /// reconciler finds the message among the dead letters, tells, and ends the job.
+    async fn told_before(&self, job: &Job) -> bool {
+        self.notices.tell(job).await.is_ok()
     }
 
     /// Finds out to whom the claim was lost.

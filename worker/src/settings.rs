@@ -24,6 +24,9 @@ pub struct Settings {
     /// URL of the job queue.
     #[arg(long, env = "SQS_QUEUE_URL", value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     pub sqs_queue_url: String,
+    /// URL of the webhook queue, to be told of every end of a job before its message is deleted. Without it nothing is.
+    #[arg(long, env = "SQS_WEBHOOK_QUEUE_URL", value_name = "URL")]
+    pub sqs_webhook_queue_url: Option<String>,
     /// Bucket of pictures, records and sources.
     #[arg(long, env = "S3_BUCKET_NAME", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub s3_bucket_name: String,
@@ -228,6 +231,11 @@ impl Settings {
             "SQS_QUEUE_URL",
             || "both are the same queue: batches need one of their own".into(),
         )?;
+        let of_jobs = [Some(self.sqs_queue_url.as_str()), self.lanes.batch_queue_url()];
+        let mixed = self.webhook_queue_url().is_some_and(|url| of_jobs.contains(&Some(url)));
+        Contradiction::unless(!mixed, "SQS_WEBHOOK_QUEUE_URL", "SQS_QUEUE_URL", || {
+            "notices in a queue of jobs would be dead letters: they need a queue of their own".into()
+        })?;
         Contradiction::unless(
             !has_lanes || self.lanes.kept(slots) < slots,
             "INTERACTIVE_SLOTS",
@@ -242,6 +250,11 @@ impl Settings {
         Contradiction::unless(self.lifecycle.ec2_lifecycle || none, "LIFECYCLE_HOOK_NAME", "EC2_LIFECYCLE", || {
             "a hook is only noticed when the instance metadata is watched: set EC2_LIFECYCLE=true".into()
         })
+    }
+
+    /// Returns the URL of the webhook queue; an empty one is none.
+    pub fn webhook_queue_url(&self) -> Option<&str> {
+        self.sqs_webhook_queue_url.as_deref().filter(|url| !url.is_empty())
     }
 
     /// Returns the number of CPU threads, 1 or more and, when chosen here, no more than there are slots.
@@ -296,6 +309,7 @@ mod tests {
             (&["--model-source", "openai"], "OPENAI_BASE_URL", "MODEL_SOURCE"),
             (&["--model-fallback", "openai", "--openai-base-url", "https://h"], "OPENAI_MODEL", "MODEL_FALLBACK"),
             (&["--model-source", "openai", "--model-fallback", "openai"], "MODEL_FALLBACK", "MODEL_SOURCE"),
+            (&["--sqs-webhook-queue-url", "http://q"], "SQS_WEBHOOK_QUEUE_URL", "SQS_QUEUE_URL"),
             (&["--interactive-slots", "4"], "INTERACTIVE_SLOTS", "SQS_BATCH_QUEUE_URL"),
             (&["--tenant-slots", "4"], "TENANT_SLOTS", "SQS_BATCH_QUEUE_URL"),
             (&["--sqs-batch-queue-url", "http://q"], "SQS_BATCH_QUEUE_URL", "SQS_QUEUE_URL"),

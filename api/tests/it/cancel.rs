@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use api::app::Ports;
+use api::queue::QueueError;
 use jiff::Timestamp;
-use job::{Job, Record, Status};
+use job::{Job, Notice, Record, Status};
 use serde_json::json;
 
 use crate::support::{
-    Answer, ContendedRecords, MemoryQueue, MemoryRecords, SOUTH_KEY, TestApi, claimed, job, post, succeeded, with,
+    Answer, BrokenQueue, ContendedRecords, MemoryQueue, MemoryRecords, SOUTH_KEY, TestApi, claimed, job, post,
+    succeeded, with,
 };
 
 async fn cancel(api: &TestApi, job: &Job) -> Answer {
@@ -91,4 +93,30 @@ async fn another_tenants_job_is_not_there() {
     let south = with(request, "authorization", &format!("Bearer {SOUTH_KEY}"));
     api.send(south).await.assert_problem(404, "job_not_found");
     assert!(api.records.record(&job.id).is_none());
+}
+
+#[tokio::test]
+async fn a_cancel_is_told_to_the_webhook_queue_once() {
+    let api = TestApi::new();
+    let (unseen, begun, done) = (job(), job(), job());
+    let mut record = claimed(&begun);
+    record.retries = 2;
+    api.records.put(&record);
+    api.records.put(&succeeded(&done));
+    for job in [&unseen, &unseen, &begun, &done] {
+        cancel(&api, job).await;
+    }
+    assert_eq!(api.queue.notices(), [Notice::of(&unseen), Notice { retries: 2, ..Notice::of(&begun) }]);
+}
+
+/// The worker that receives the job's message tells as well.
+#[tokio::test]
+async fn a_cancel_that_cannot_be_told_is_done_all_the_same() {
+    let (queue, records) = (Arc::new(MemoryQueue::default()), Arc::new(MemoryRecords::default()));
+    let broken = Arc::new(BrokenQueue(QueueError::Unavailable("scripted".into())));
+    let ports = Ports { queue: broken, records: records.clone(), now: Timestamp::now, pauses: Default::default() };
+    let api = TestApi::with_ports(&[], queue, records, ports);
+    let job = job();
+    assert_eq!(cancel(&api, &job).await.body["status"], "canceled");
+    assert_eq!(api.records.record(&job.id).unwrap().status, Status::Canceled);
 }

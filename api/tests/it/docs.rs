@@ -2,7 +2,9 @@
 
 use api::metrics::{Metric, catalogue};
 use api::settings::ApiSettings;
-use clap::{Arg, CommandFactory};
+use api::webhooks;
+use api::webhooks::settings::WebhookSettings;
+use clap::{Arg, Command, CommandFactory};
 
 const METRICS: &str = include_str!("../../../docs/metrics.md");
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");
@@ -30,8 +32,14 @@ fn row_of(metric: &Metric) -> Vec<String> {
 
 #[test]
 fn every_metric_is_in_the_catalogue_as_it_is() {
-    let written = rows(METRICS, "metrics");
-    let expected: Vec<_> = catalogue().iter().map(row_of).collect();
+    the_table_has("metrics", &catalogue());
+    the_table_has("webhooks metrics", &webhooks::metrics::catalogue());
+}
+
+#[track_caller]
+fn the_table_has(table: &str, catalogue: &[Metric]) {
+    let written = rows(METRICS, table);
+    let expected: Vec<_> = catalogue.iter().map(row_of).collect();
     for row in &expected {
         assert!(written.contains(row), "docs/metrics.md lacks this row:\n| {} |", row.join(" | "));
     }
@@ -53,9 +61,13 @@ fn name_and_default(arg: &Arg) -> Option<[String; 2]> {
 
 #[test]
 fn every_setting_is_in_the_operations_guide_with_its_default() {
-    let written: Vec<_> =
-        rows(OPERATIONS, "settings").into_iter().map(|row| [row[0].clone(), row[1].clone()]).collect();
-    let command = ApiSettings::command();
+    the_table_is_that_of("settings", &ApiSettings::command());
+    the_table_is_that_of("webhooks settings", &WebhookSettings::command());
+}
+
+#[track_caller]
+fn the_table_is_that_of(table: &str, command: &Command) {
+    let written: Vec<_> = rows(OPERATIONS, table).into_iter().map(|row| [row[0].clone(), row[1].clone()]).collect();
     let expected: Vec<_> = command.get_arguments().filter_map(name_and_default).collect();
     assert!(expected.len() > 10, "only {} settings found", expected.len());
     for row in &expected {

@@ -22,4 +22,5 @@ mod serving;
 mod binary;
 mod contract;
 mod docs;
+mod webhooks;
 mod fuzz;

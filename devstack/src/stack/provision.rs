@@ -21,6 +21,10 @@ pub const QUEUE: &str = "image-jobs";
 pub const BATCH_QUEUE: &str = "image-batches";
 /// Name of the dead-letter queue.
 pub const DEAD_LETTER_QUEUE: &str = "image-jobs-dead-letter";
+/// Name of the webhook queue.
+pub const WEBHOOK_QUEUE: &str = "image-webhooks";
+/// Name of its dead-letter queue.
+pub const WEBHOOK_DEAD_LETTER_QUEUE: &str = "image-webhooks-dead-letter";
 /// Name of the bucket.
 pub const BUCKET: &str = "education-portal-images-local";
 /// How often a job is handed over before it is moved to the dead-letter queue.
@@ -55,6 +59,8 @@ pub struct Queues {
     pub batch_url: String,
     /// Of both lanes: a dead letter tells from which queue it came.
     pub dead_letter_url: String,
+    /// Of notices that a job has ended.
+    pub webhook_url: String,
 }
 
 /// The longest there is: a message keeps its age when it is moved, so this must be more than the job queue's 4 days.
@@ -65,26 +71,36 @@ const DEAD_LETTER_RETENTION_SECONDS: u32 = 14 * 24 * 3600;
 /// # Errors
 /// When SQS refuses, for instance because a queue exists with other attributes.
 pub async fn queues(client: &aws_sdk_sqs::Client) -> Result<Queues, ProvisionError> {
+    let (dead_letter_url, redrive) = dead_letters(client, DEAD_LETTER_QUEUE, MAX_RECEIVE_COUNT).await?;
+    let lease = (QueueAttributeName::VisibilityTimeout, LEASE_SECONDS.to_string());
+    let attributes = HashMap::from([redrive, lease.clone()]);
+    let queue_url = queue(client, QUEUE, attributes.clone()).await?;
+    let batch_url = queue(client, BATCH_QUEUE, attributes).await?;
+    let (_, redrive) = dead_letters(client, WEBHOOK_DEAD_LETTER_QUEUE, api::webhooks::MAX_RECEIVE_COUNT).await?;
+    let webhook_url = queue(client, WEBHOOK_QUEUE, HashMap::from([redrive, lease])).await?;
+    Ok(Queues { queue_url, batch_url, dead_letter_url, webhook_url })
+}
+
+/// Creates a dead-letter queue, and returns its URL and what a queue needs that moves messages there.
+async fn dead_letters(
+    client: &aws_sdk_sqs::Client,
+    name: &'static str,
+    max_receive_count: u32,
+) -> Result<(String, (QueueAttributeName, String)), ProvisionError> {
     let retention = (QueueAttributeName::MessageRetentionPeriod, DEAD_LETTER_RETENTION_SECONDS.to_string());
-    let dead_letter_url = queue(client, DEAD_LETTER_QUEUE, HashMap::from([retention])).await?;
+    let url = queue(client, name, HashMap::from([retention])).await?;
     let arn = client
         .get_queue_attributes()
-        .queue_url(&dead_letter_url)
+        .queue_url(&url)
         .attribute_names(QueueAttributeName::QueueArn)
         .send()
         .await
-        .map_err(|error| failed(DEAD_LETTER_QUEUE, &error))?
+        .map_err(|error| failed(name, &error))?
         .attributes
         .and_then(|attributes| attributes.get(&QueueAttributeName::QueueArn).cloned())
         .unwrap_or_default();
-    let redrive = serde_json::json!({ "deadLetterTargetArn": arn, "maxReceiveCount": MAX_RECEIVE_COUNT });
-    let attributes = HashMap::from([
-        (QueueAttributeName::RedrivePolicy, redrive.to_string()),
-        (QueueAttributeName::VisibilityTimeout, LEASE_SECONDS.to_string()),
-    ]);
-    let queue_url = queue(client, QUEUE, attributes.clone()).await?;
-    let batch_url = queue(client, BATCH_QUEUE, attributes).await?;
-    Ok(Queues { queue_url, batch_url, dead_letter_url })
+    let redrive = serde_json::json!({ "deadLetterTargetArn": arn, "maxReceiveCount": max_receive_count });
+    Ok((url, (QueueAttributeName::RedrivePolicy, redrive.to_string())))
 }
 
 async fn queue(

@@ -7,10 +7,11 @@ const CRATES: [&str; 9] =
     ["job", "service", "api", "webp-encoder", "worker", "devstack", "loadtest", "portal", "imagectl"];
 
 /// Files that may name the AWS SDK's service crates, of the crates that are held to it.
-const MAY_NAME_SDK: [&str; 12] = [
+const MAY_NAME_SDK: [&str; 13] = [
     "api/src/main.rs",
     "api/src/queue.rs",
     "api/src/store.rs",
+    "api/src/webhooks/queue.rs",
     "imagectl/src/fleet.rs",
     "imagectl/src/objects.rs",
     "imagectl/src/queues.rs",

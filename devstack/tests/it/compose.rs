@@ -49,7 +49,7 @@ fn of_service<'a>(compose: &'a str, service: &str, name: &str) -> &'a str {
 #[test]
 fn a_container_is_killed_later_than_it_has_drained() {
     let compose = read("docker-compose.yml");
-    for service in ["api", "worker"] {
+    for service in ["api", "worker", "webhooks"] {
         let grace: u32 = of_service(&compose, service, "SHUTDOWN_GRACE_SECONDS").parse().unwrap();
         let stop = of_service(&compose, service, "stop_grace_period");
         let stop: u32 = stop.strip_suffix('s').unwrap().parse().unwrap();
@@ -85,7 +85,7 @@ fn no_image_is_built_by_two_services() {
 fn metrics(text: &str) -> BTreeSet<String> {
     let is_of_a_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     let words = text.split(|c: char| !is_of_a_name(c));
-    let ours = words.filter(|word| word.starts_with("api_") || word.starts_with("worker_"));
+    let ours = words.filter(|word| ["api_", "worker_", "webhook_"].iter().any(|ours| word.starts_with(ours)));
     ours.map(|word| {
         let of_histogram = ["_bucket", "_sum", "_count"].into_iter().find_map(|suffix| word.strip_suffix(suffix));
         of_histogram.unwrap_or(word).to_owned()

@@ -13,6 +13,7 @@ use service::{admin, aws, shutdown, telemetry};
 
 use super::{Bounds, Judged, Passed, ReconcileError, Reconciler, Report};
 use crate::app::{system_clock, worker_name};
+use crate::lane::Entrance;
 use crate::queue::SqsQueue;
 use crate::store::S3Store;
 
@@ -33,6 +34,9 @@ pub struct ReconcileSettings {
     /// URL of the dead-letter queue.
     #[arg(long, env = "DEAD_LETTER_QUEUE_URL", value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     pub dead_letter_queue_url: String,
+    /// URL of the webhook queue: an end is told there before it is written. Without it nothing is.
+    #[arg(long, env = "SQS_WEBHOOK_QUEUE_URL", value_name = "URL")]
+    pub sqs_webhook_queue_url: Option<String>,
     /// Bucket of the records.
     #[arg(long, env = "S3_BUCKET_NAME", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub s3_bucket_name: String,
@@ -86,6 +90,11 @@ async fn run(settings: &ReconcileSettings) -> Result<(), Box<dyn std::error::Err
         dead_letters: Arc::new(SqsQueue::new(&config, settings.dead_letter_queue_url.clone(), WAIT, HIDDEN)),
         store: store.clone(),
         shelf: store,
+        notices: settings
+            .sqs_webhook_queue_url
+            .as_ref()
+            .filter(|url| !url.is_empty())
+            .map(|url| Arc::new(SqsQueue::new(&config, url.clone(), WAIT, HIDDEN)) as Arc<dyn Entrance>),
         clock: system_clock(),
         retention: Duration::from_secs(u64::from(settings.queue_retention_days) * 24 * 3600),
         bounds: Bounds::default(),

@@ -151,6 +151,7 @@ impl Reconciler {
             let detail = last_fault.map_or_else(|| SILENT.to_owned(), |fault| format!("last fault: {fault}"));
             let failure = Failure::new(FailureCode::AttemptsExhausted, detail);
             let end = (Status::Failed, Some(failure));
+            self.tell(&record).await?;
             match end_unheld(self.store.as_ref(), record, version.as_ref(), now, end).await {
                 Ok(()) => {
                     // No worker has entered it into its tenant's list, and none will.

@@ -11,7 +11,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use job::{Notice, Record};
+
 use crate::error::JobError;
+use crate::lane::Entrance;
+use crate::notices::fault;
 use crate::pipeline::Clock;
 use crate::queue::{JobQueue, QueueError};
 use crate::store::{ObjectStore, Shelf};
@@ -45,6 +49,8 @@ pub struct Reconciler {
     pub dead_letters: Arc<dyn JobQueue>,
     pub store: Arc<dyn ObjectStore>,
     pub shelf: Arc<dyn Shelf>,
+    /// The webhook queue, where there is one.
+    pub notices: Option<Arc<dyn Entrance>>,
     pub clock: Clock,
     /// How long the job queue keeps a message.
     pub retention: Duration,
@@ -94,11 +100,22 @@ impl Report {
 pub enum ReconcileError {
     #[error("the dead-letter queue: {0}")]
     Queue(#[from] QueueError),
-    #[error("the bucket: {0}")]
-    Store(#[from] JobError),
+    #[error("bucket or webhook queue: {0}")]
+    Job(#[from] JobError),
 }
 
 impl Reconciler {
+    /// Tells the webhook queue of an end that is about to be written. Before and not after: what has an end is not looked at
+    /// again, and a notice of an end that does not come is dropped by whoever reads it.
+    ///
+    /// # Errors
+    /// When the queue has not confirmed it: the end has to wait for the next pass.
+    async fn tell(&self, record: &Record) -> Result<(), JobError> {
+        let Some(entrance) = &self.notices else { return Ok(()) };
+        let notice = Notice { tenant: record.tenant.clone(), id: record.id, retries: record.retries };
+        entrance.put(notice.encode(), &record.tenant).await.map_err(|error| fault(&error))
+    }
+
     /// Looks at dead letters and at one slice of the records, and ends what has to be ended.
     ///
     /// Safe at any time and in any number: every write is conditional on the version that was judged, so a success is

@@ -95,6 +95,7 @@ impl Reconciler {
     /// Returns whether it was written: whoever has written the record since it was read is at the job.
     async fn expire(&self, record: Record, version: &ETag, now: Timestamp) -> Result<bool, JobError> {
         let id = record.id;
+        self.tell(&record).await?;
         match end_unheld(self.store.as_ref(), record, Some(version), now, (Status::Expired, None)).await {
             Ok(()) => {
                 tracing::warn!(job.id = %id, "no message of this job can be left: its record says expired now");

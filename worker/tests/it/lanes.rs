@@ -134,6 +134,7 @@ impl Site {
         let batch = BatchLane { queue: self.batch.clone(), entrance: self.batch.clone() };
         let ports = Ports {
             batch: lanes.then_some(batch),
+            notices: None,
             queue: self.interactive.clone(),
             store: self.store.clone(),
             generator: match quota {

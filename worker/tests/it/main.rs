@@ -9,6 +9,7 @@ mod redelivery;
 mod retry;
 mod job_list;
 mod transient;
+mod webhooks;
 mod permanent;
 mod poison;
 mod outage;

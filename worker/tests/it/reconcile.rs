@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use job::{Claim, Failure, FailureCode, IdKeys, Job, Record, Status};
+use job::{Claim, Failure, FailureCode, IdKeys, Job, Notice, Record, Status};
 use uuid::Uuid;
 use worker::error::{JobError, Kind};
+use worker::lane::Entrance;
 use worker::queue::QueueError;
 use worker::reconcile::{Bounds, Judged, Ledger, Passed, Reconciler, Report, ledger_key};
 use worker::store::Shelf;
@@ -21,6 +22,7 @@ const HIDDEN: Duration = Duration::from_secs(120);
 struct Site {
     letters: Arc<MemoryQueue>,
     store: Arc<MemoryStore>,
+    notices: Option<Arc<MemoryQueue>>,
     millis: Arc<AtomicI64>,
     bounds: Bounds,
 }
@@ -29,7 +31,7 @@ impl Site {
     fn new() -> Self {
         let letters = Arc::new(MemoryQueue::new(HIDDEN, Duration::from_secs(1), u32::MAX));
         let millis = Arc::new(AtomicI64::new(Timestamp::now().as_millisecond()));
-        Self { letters, store: Arc::default(), millis, bounds: Bounds::default() }
+        Self { letters, store: Arc::default(), notices: None, millis, bounds: Bounds::default() }
     }
 
     fn now(&self) -> Timestamp {
@@ -43,6 +45,7 @@ impl Site {
     fn reconciler(&self, name: &str) -> Reconciler {
         let millis = self.millis.clone();
         Reconciler {
+            notices: self.notices.clone().map(|queue| queue as Arc<dyn Entrance>),
             dead_letters: self.letters.clone(),
             store: self.store.clone(),
             shelf: self.store.clone(),
@@ -294,6 +297,32 @@ async fn a_record_that_cannot_be_read_is_tried_again_by_the_next_sweep() {
     let report = site.pass().await;
     assert_eq!((report.expired, report.unreadable), (1, 0));
     assert!(jobs.iter().all(|job| site.store.record(&job.id).unwrap().status == Status::Expired));
+}
+
+/// Told before it is written: what has an end is not looked at again.
+#[tokio::test(start_paused = true)]
+async fn an_end_is_told_before_it_is_written_and_waits_for_the_webhook_queue() {
+    let webhooks = Arc::new(MemoryQueue::new(HIDDEN, Duration::from_secs(1), 30));
+    let site = Site { notices: Some(webhooks.clone()), ..Site::new() };
+    let (dead, lost) = (site.job(), site.job());
+    site.abandoned(&lost, "nowhere");
+    site.passes(RETENTION_DAYS * 24 + 13);
+    let id = site.letters.send(dead.encode());
+    site.abandoned(&dead, &id);
+    webhooks.close_entrance(QueueError::Unavailable("503".into()));
+    let report = site.pass().await;
+    assert_eq!((report.letters_that_are(Judged::Unreadable), report.expired, report.unreadable), (1, 0, 2));
+    assert!([&dead, &lost].iter().all(|job| !site.store.record(&job.id).unwrap().status.is_final()));
+    webhooks.close_entrance(QueueError::Misconfigured("AccessDenied".into()));
+    let error = site.reconciler("one/1").pass().await.unwrap_err().to_string();
+    assert!(error.contains("webhook_queue_refused"), "{error}");
+
+    webhooks.open_entrance();
+    let report = site.pass().await;
+    assert_eq!((report.letters_that_are(Judged::Ended), report.expired), (1, 1));
+    assert_eq!(webhooks.bodies(), [&dead, &lost].map(|job| Notice::of(job).encode()));
+    site.pass().await;
+    assert_eq!(webhooks.sent(), 2, "each once");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use api::queue::{Depth, JobQueue, QueueError};
 use async_trait::async_trait;
-use job::Job;
+use job::{Job, Notice};
 
 #[derive(Default)]
 pub(crate) struct MemoryQueue {
@@ -12,6 +12,7 @@ pub(crate) struct MemoryQueue {
     /// Prompts that a batch entry is refused for.
     refused_prompts: Mutex<Vec<String>>,
     depth: Mutex<Option<Depth>>,
+    notices: Mutex<Vec<Notice>>,
 }
 
 impl MemoryQueue {
@@ -22,6 +23,11 @@ impl MemoryQueue {
 
     pub(crate) fn refuse_prompt(&self, prompt: &str) {
         self.refused_prompts.lock().unwrap().push(prompt.to_owned());
+    }
+
+    /// What the webhook queue was told.
+    pub(crate) fn notices(&self) -> Vec<Notice> {
+        self.notices.lock().unwrap().clone()
     }
 
     /// What it says of itself from now on.
@@ -48,6 +54,11 @@ impl JobQueue for MemoryQueue {
         jobs.iter().map(|job| self.put(job)).collect()
     }
 
+    async fn tell(&self, notice: &Notice) -> Result<(), QueueError> {
+        self.notices.lock().unwrap().push(notice.clone());
+        Ok(())
+    }
+
     async fn depth(&self) -> Result<Option<Depth>, QueueError> {
         Ok(*self.depth.lock().unwrap())
     }
@@ -64,5 +75,9 @@ impl JobQueue for BrokenQueue {
 
     async fn enqueue_batch(&self, jobs: &[Job]) -> Vec<Result<(), QueueError>> {
         jobs.iter().map(|_| Err(self.0.clone())).collect()
+    }
+
+    async fn tell(&self, _: &Notice) -> Result<(), QueueError> {
+        Err(self.0.clone())
     }
 }

@@ -50,6 +50,7 @@ async fn a_job_whose_last_worker_died_without_a_word_ends_and_its_message_stays(
     let url = client.get_queue_url().queue_name(DEAD_LETTER_QUEUE).send().await.unwrap().queue_url.unwrap();
     let dead_letters = Arc::new(SqsQueue::new(config, url, Duration::from_secs(1), LEASE));
     let reconciler = Reconciler {
+        notices: None,
         dead_letters: dead_letters.clone(),
         store: store.store.clone(),
         shelf: store.shelf.clone(),

@@ -67,6 +67,7 @@ impl Occupant {
         let process = Process::start(number, Arc::clone(world));
         let ports = Ports {
             batch: None,
+            notices: None,
             queue: Arc::new(SimulatedQueue(Arc::clone(&process))),
             store: Arc::new(SimulatedStore(Arc::clone(&process))),
             generator: Arc::new(SimulatedGenerator(Arc::clone(&process))),

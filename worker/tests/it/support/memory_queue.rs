@@ -73,6 +73,16 @@ impl MemoryQueue {
         self.state().closed = Some(error);
     }
 
+    /// What is put in is taken again.
+    pub fn open_entrance(&self) {
+        self.state().closed = None;
+    }
+
+    /// The bodies of all messages that were not deleted, in the order of their sending.
+    pub fn bodies(&self) -> Vec<String> {
+        self.state().messages.iter().map(|message| message.body.clone()).collect()
+    }
+
     /// Messages sent so far.
     pub fn sent(&self) -> u64 {
         self.state().sent

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use worker::app::{Ports, Worker};
 use worker::consumer::Drained;
 use worker::generate::Generator;
+use worker::lane::Entrance;
 use worker::pipeline::Clock;
 use worker::settings::Settings;
 
@@ -29,6 +30,7 @@ pub struct World {
     pub store: Arc<MemoryStore>,
     pub model: Arc<ScriptedGenerator>,
     fallback: Option<Arc<ScriptedGenerator>>,
+    notices: Option<Arc<MemoryQueue>>,
     pub pause: Followed<Option<Pause>>,
     clock: Clock,
     driver: Arc<TimeDriver>,
@@ -76,6 +78,7 @@ impl World {
             store: Arc::default(),
             model: Arc::default(),
             fallback: None,
+            notices: None,
             pause: Followed::default(),
             clock,
             driver: TimeDriver::start(),
@@ -86,6 +89,12 @@ impl World {
     pub fn with_fallback() -> (Self, Arc<ScriptedGenerator>) {
         let second = Arc::new(ScriptedGenerator::named("second"));
         (Self { fallback: Some(second.clone()), ..Self::new() }, second)
+    }
+
+    /// Makes one with a webhook queue.
+    pub fn with_webhooks() -> (Self, Arc<MemoryQueue>) {
+        let queue = Arc::new(MemoryQueue::new(LEASE, Duration::from_secs(5), MAX_RECEIVE_COUNT));
+        (Self { notices: Some(queue.clone()), ..Self::new() }, queue)
     }
 
     pub fn now(&self) -> Timestamp {
@@ -119,6 +128,7 @@ impl World {
         settings.validate().unwrap();
         let ports = Ports {
             batch: None,
+            notices: self.notices.clone().map(|queue| queue as Arc<dyn Entrance>),
             queue: self.queue.clone(),
             store: self.store.clone(),
             generator: self.model.clone(),
