@@ -9,7 +9,7 @@ use job::{JobId, RECORDS, Record, Status, id_of_record_key};
 use serde::Serialize;
 
 use crate::fault::Fault;
-use crate::objects::{MAX_LISTED, read_record};
+use crate::objects::{Kept, MAX_LISTED, read_record};
 use crate::settings::CostSettings;
 use crate::site::Site;
 
@@ -79,9 +79,13 @@ pub async fn cost(site: &Site, settings: &CostSettings) -> Result<Cost, Fault> {
         let mut found = futures::stream::iter(reads).buffer_unordered(READS_AT_A_TIME);
         while let Some((id, read)) = found.next().await {
             match read {
-                Ok(Some(record)) => cost.count(&record),
+                Ok(Kept::Record(record)) => cost.count(&record),
                 // Gone since the listing.
-                Ok(None) => {}
+                Ok(Kept::Nothing) => {}
+                Ok(Kept::Unreadable(damage)) => {
+                    (site.log)(&damage);
+                    cost.unreadable += 1;
+                }
                 Err(error) => {
                     (site.log)(&format!("{id}: {error}"));
                     cost.unreadable += 1;

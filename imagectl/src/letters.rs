@@ -9,7 +9,7 @@ use job::{DecodeError, Job, JobId, Record, Status, TenantId};
 use serde::Serialize;
 
 use crate::fault::Fault;
-use crate::objects::read_record;
+use crate::objects::{Kept, read_record};
 use crate::queues::RawLetter;
 use crate::site::Site;
 use crate::table::{or_dash, table};
@@ -25,6 +25,8 @@ pub const POISON: &str = "poison";
 pub const NEWER_VERSION: &str = "newer_version";
 /// Code of a job without a record.
 pub const NO_RECORD: &str = "no_record";
+/// Code of a job whose record cannot be read.
+pub const UNREADABLE: &str = "unreadable";
 
 /// A dead letter and its job.
 #[derive(Debug, Clone, Serialize)]
@@ -39,6 +41,9 @@ pub struct Letter {
     pub code: String,
     /// The fault that ended the last attempt, where the record tells it.
     pub fault: Option<String>,
+    /// What is wrong with a record that cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
     /// When the job was sent first. The dead-letter queue keeps it for 14 days from then.
     pub sent_at: Option<Timestamp>,
     /// Hand-overs and looks.
@@ -60,22 +65,25 @@ impl Letter {
             Err(DecodeError::NewerVersion { .. }) => (None, NEWER_VERSION),
             Err(_) => (None, POISON),
         };
-        let record = match &job {
+        let kept = match &job {
             Some(job) => read_record(site.objects.as_ref(), &job.id).await?,
-            None => None,
+            None => Kept::Nothing,
         };
-        let code = match (&job, &record) {
+        let code = match (&job, &kept) {
             (None, _) => unread.to_owned(),
-            (Some(_), None) => NO_RECORD.to_owned(),
-            (Some(_), Some(record)) => code_of(record),
+            (Some(_), Kept::Nothing) => NO_RECORD.to_owned(),
+            (Some(_), Kept::Unreadable(_)) => UNREADABLE.to_owned(),
+            (Some(_), Kept::Record(record)) => code_of(record),
         };
+        let record = kept.record();
         Ok(Self {
             message_id: raw.message_id.clone(),
             job_id: job.as_ref().map(|job| job.id),
             tenant: job.as_ref().map(|job| job.tenant.clone()),
-            status: record.as_ref().map(|record| record.status),
+            status: record.map(|record| record.status),
             code,
-            fault: record.as_ref().and_then(fault_of),
+            fault: record.and_then(fault_of),
+            damage: kept.damage().map(str::to_owned),
             sent_at: raw.sent_at,
             receive_count: raw.receive_count,
             job,
@@ -265,11 +273,15 @@ impl fmt::Display for Letters {
 
 impl fmt::Display for LetterView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Letter { message_id, job_id, tenant, status, code, fault, sent_at, receive_count, .. } = &self.letter;
+        let Letter { message_id, job_id, tenant, status, code, fault, damage, sent_at, receive_count, .. } =
+            &self.letter;
         writeln!(f, "message     {message_id}")?;
         writeln!(f, "job         {}", or_dash(*job_id))?;
         writeln!(f, "tenant      {}", or_dash(tenant.as_ref()))?;
-        writeln!(f, "record      {}", or_dash(*status))?;
+        match damage {
+            Some(damage) => writeln!(f, "record      DAMAGED: {damage}")?,
+            None => writeln!(f, "record      {}", or_dash(*status))?,
+        }
         writeln!(f, "code        {code}")?;
         writeln!(f, "last fault  {}", or_dash(fault.as_ref()))?;
         writeln!(f, "sent        {}", or_dash(*sent_at))?;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,8 @@ pub struct Redriven {
     pub others: u64,
     /// Asked for, and no jobs: they would be back at once.
     pub refused: u64,
+    /// Asked for, and their records cannot be read: no worker could do them, and they would be back at once.
+    pub unreadable: u64,
     /// Sent, and still in the dead-letter queue as well: the claim makes one job of the two.
     pub left_behind: u64,
     pub dry_run: bool,
@@ -32,16 +34,22 @@ pub struct Redriven {
     /// Keys of the audit's last object; none when nothing was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<String>,
+    /// What ended it, or kept it from doing all that was asked for; everything above had been done until then.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "in_words")]
+    pub fault: Option<Fault>,
+}
+
+#[expect(clippy::ref_option, reason = "serde gives it so")]
+fn in_words<S: Serializer>(fault: &Option<Fault>, serializer: S) -> Result<S::Ok, S::Error> {
+    fault.as_ref().map(Fault::to_string).serialize(serializer)
 }
 
 /// Sends dead letters back to the queue that they came from.
 ///
 /// First the new message, then the old one is deleted: whatever happens between the two, the job is in a queue. Not by
-/// `StartMessageMoveTask`, which takes all or nothing and writes nothing down (docs/adr/0021-operating.md).
-///
-/// # Errors
-/// When queue or bucket cannot be used, or there is no such dead letter. What had been redriven until then is in the audit.
-pub async fn redrive(site: &Site, settings: &RedriveSettings, stopping: &CancellationToken) -> Result<Redriven, Fault> {
+/// `StartMessageMoveTask`, which takes all or nothing and writes nothing down (docs/adr/0021-operating.md). However it
+/// ends, it says how far it came.
+pub async fn redrive(site: &Site, settings: &RedriveSettings, stopping: &CancellationToken) -> Redriven {
     let mut run = Run {
         site,
         settings,
@@ -54,10 +62,19 @@ pub async fn redrive(site: &Site, settings: &RedriveSettings, stopping: &Cancell
     done.is_complete = walk.is_complete();
     walk.put_back().await;
     done.audit = (!audit.is_empty()).then(|| audit.key());
-    ended?;
-    match &settings.id {
-        Some(id) if done.redriven + done.refused == 0 && !done.interrupted => Err(not_found(id, done.is_complete)),
-        _ => Ok(done),
+    done.fault = ended.err().or_else(|| done.shortfall(settings));
+    done
+}
+
+impl Redriven {
+    /// Returns what was asked for and is not done, though nothing failed.
+    fn shortfall(&self, settings: &RedriveSettings) -> Option<Fault> {
+        let id = settings.id.as_deref().filter(|_| !self.interrupted)?;
+        if self.unreadable > 0 {
+            let reason = format!("that of {id} is damaged: `imagectl job show` says where");
+            return Some(Fault::Service { what: "record", reason });
+        }
+        (self.redriven + self.refused == 0).then(|| not_found(id, self.is_complete))
     }
 }
 
@@ -89,6 +106,8 @@ impl Run<'_> {
                 }
                 if letter.job.is_none() {
                     self.done.refused += 1;
+                } else if letter.damage.is_some() {
+                    self.done.unreadable += 1;
                 } else if self.settings.dry_run {
                     self.done.redriven += 1;
                 } else {
@@ -141,6 +160,13 @@ impl fmt::Display for Redriven {
         writeln!(f, "{} {verb}, {} others left alone", self.redriven, self.others)?;
         if self.refused > 0 {
             writeln!(f, "{} are no jobs that this release reads, and stay", self.refused)?;
+        }
+        if self.unreadable > 0 {
+            writeln!(
+                f,
+                "{} have a record that cannot be read, and stay (--code unreadable lists them)",
+                self.unreadable
+            )?;
         }
         if self.left_behind > 0 {
             writeln!(

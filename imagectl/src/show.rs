@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::fault::Fault;
 use crate::letters::{Letter, Walk};
-use crate::objects::{ObjectInfo, read_record};
+use crate::objects::{Kept, ObjectInfo, read_record};
 use crate::settings::JobSettings;
 use crate::site::Site;
 use crate::table::{or_dash, table};
@@ -22,6 +22,9 @@ pub struct JobReport {
     /// What a client is told now, as far as the record decides it.
     pub status: Option<Status>,
     pub record: Option<Record>,
+    /// What is wrong with a record that cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
     pub objects: Vec<ObjectInfo>,
     /// Its message in the dead-letter queue. SQS cannot be asked whether the job queue has one.
     pub dead_letters: Vec<Letter>,
@@ -30,23 +33,44 @@ pub struct JobReport {
     /// What a collector of traces, and the logs, know it by.
     pub trace_id: Option<String>,
     pub correlation_id: Option<String>,
+    /// What could not be asked, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<String>,
 }
 
-/// Collects it.
+/// Collects it. What cannot be seen is a gap, and hides nothing else.
 ///
 /// # Errors
-/// When queue or bucket cannot be used, and when nothing is known of the job.
+/// When nothing is known of the job; the fault of a service if that may be why.
 pub async fn show(site: &Site, settings: &JobSettings) -> Result<JobReport, Fault> {
     let id = settings.id;
-    let record = read_record(site.objects.as_ref(), &id).await?;
+    let mut faults: Vec<(String, Fault)> = Vec::new();
+    let kept = match read_record(site.objects.as_ref(), &id).await {
+        Ok(kept) => kept,
+        Err(fault) => {
+            faults.push((record_key(&id), fault));
+            Kept::Nothing
+        }
+    };
+    let (record, damage) = (kept.record().cloned(), kept.damage().map(str::to_owned));
     let mut keys = vec![record_key(&id), source_key(&id), image_key(&id)];
     keys.extend(record.iter().flat_map(|record| &record.renditions).map(|one| one.key.clone()));
     let mut objects = Vec::new();
-    for key in &keys {
-        objects.extend(site.objects.look(key).await?);
+    for key in keys {
+        match site.objects.look(&key).await {
+            Ok(found) => objects.extend(found),
+            Err(fault) => faults.push((key, fault)),
+        }
     }
-    let (dead_letters, saw_every_letter) = letters_of(site, &id, settings.max_letters).await?;
-    if record.is_none() && objects.is_empty() && dead_letters.is_empty() {
+    let (dead_letters, saw_every_letter) = letters_of(site, &id, settings.max_letters).await.unwrap_or_else(|fault| {
+        faults.push(("the dead-letter queue".to_owned(), fault));
+        (Vec::new(), false)
+    });
+    let gaps = faults.iter().map(|(what, fault)| format!("{what}: {fault}")).collect();
+    if objects.is_empty() && dead_letters.is_empty() && record.is_none() {
+        if let Some((_, fault)) = faults.into_iter().next() {
+            return Err(fault);
+        }
         return Err(Fault::NotFound(format!(
             "nothing is known of {id}: it waits in the job queue, which cannot be searched, or there is no such job"
         )));
@@ -59,11 +83,13 @@ pub async fn show(site: &Site, settings: &JobSettings) -> Result<JobReport, Faul
         issued_at: id.issued_at(),
         status,
         record,
+        damage,
         objects,
         dead_letters,
         saw_every_letter,
         trace_id: trace.as_ref().map(|trace| trace.traceparent.trace_id().to_owned()),
         correlation_id: trace.as_ref().map(|trace| trace.correlation_id.as_str().to_owned()),
+        gaps,
     })
 }
 
@@ -88,9 +114,13 @@ impl fmt::Display for JobReport {
         writeln!(f, "issued       {}", or_dash(self.issued_at))?;
         writeln!(f, "trace        {}", or_dash(self.trace_id.as_ref()))?;
         writeln!(f, "correlation  {}", or_dash(self.correlation_id.as_ref()))?;
-        match &self.record {
-            None => writeln!(f, "record       none: no worker has seen it, or it has expired")?,
-            Some(record) => self.record_lines(f, record)?,
+        match (&self.record, &self.damage) {
+            (Some(record), _) => self.record_lines(f, record)?,
+            (None, Some(damage)) => writeln!(
+                f,
+                "record       DAMAGED: {damage}: restore an earlier version of the object; without one a picture may be paid for again"
+            )?,
+            (None, None) => writeln!(f, "record       none: no worker has seen it, or it has expired")?,
         }
         let row = |info: &ObjectInfo| {
             vec![
@@ -109,7 +139,7 @@ impl fmt::Display for JobReport {
             let more = if self.saw_every_letter { "" } else { ", as far as was looked (--max-letters)" };
             writeln!(f, "not in the dead-letter queue{more}")?;
         }
-        Ok(())
+        self.gaps.iter().try_for_each(|gap| writeln!(f, "not seen: {gap}"))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use imagectl::fault::Fault;
-use imagectl::letters::{NO_RECORD, POISON, find, list};
+use imagectl::letters::{NO_RECORD, POISON, UNREADABLE, find, list};
 use imagectl::redrive::{Redriven, redrive};
 use imagectl::settings::RedriveSettings;
 use imagectl::site::Site;
@@ -18,7 +18,34 @@ fn which(id: Option<&str>, code: Option<&str>) -> RedriveSettings {
 }
 
 async fn redriven(site: &Site, settings: &RedriveSettings) -> Redriven {
-    redrive(site, settings, &CancellationToken::new()).await.unwrap()
+    let done = redrive(site, settings, &CancellationToken::new()).await;
+    assert_eq!(done.fault, None);
+    done
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_told_and_holds_up_no_other() {
+    let embedded = Embedded::start().await;
+    let damaged = embedded.exhausted("model_failed").await;
+    embedded.damage(&damaged).await;
+    for _ in 0..3 {
+        embedded.exhausted("model_failed").await;
+    }
+    let listed = list(&embedded.site, None, 1000).await.unwrap();
+    assert_eq!((listed.letters.len(), listed.is_complete), (4, true));
+    let listed = list(&embedded.site, Some(UNREADABLE), 1000).await.unwrap();
+    assert_eq!(listed.letters.iter().map(|one| one.job_id).collect::<Vec<_>>(), [Some(damaged.id)]);
+    let id = damaged.id.to_string();
+    let shown = find(&embedded.site, &id, 1000).await.unwrap().to_string();
+    assert!(shown.contains(&format!("DAMAGED: records/{id}.json")), "{shown}");
+    let one = redrive(&embedded.site, &which(Some(&id), None), &CancellationToken::new()).await;
+    assert_eq!((one.redriven, one.unreadable), (0, 1));
+    assert!(matches!(&one.fault, Some(Fault::Service { reason, .. }) if reason.contains(&id)), "{one:?}");
+    let done = redriven(&embedded.site, &which(None, None)).await;
+    assert_eq!((done.redriven, done.unreadable, done.is_complete), (3, 1, true));
+    assert!(done.to_string().contains("1 have a record that cannot be read"), "{done}");
+    assert_eq!((embedded.received().await.len(), embedded.audit().await.len()), (3, 3));
+    assert_eq!(embedded.site.queues.dead_letters().await.unwrap().waiting, 1);
 }
 
 #[tokio::test]
@@ -121,7 +148,7 @@ async fn one_goes_back_by_the_id_of_its_job_or_message() {
         assert_eq!(embedded.received().await.into_iter().map(|(body, _)| body).collect::<Vec<_>>(), [body]);
     }
     let nobody = redrive(&embedded.site, &which(Some("nobody"), None), &CancellationToken::new()).await;
-    assert!(matches!(nobody, Err(Fault::NotFound(_))), "{nobody:?}");
+    assert!(matches!(nobody.fault, Some(Fault::NotFound(_))), "{nobody:?}");
     assert_eq!(embedded.site.queues.dead_letters().await.unwrap().waiting, 1);
 }
 
@@ -134,7 +161,9 @@ async fn what_cannot_be_sent_stays_and_the_audit_says_so() {
     let queues = RefusingQueues { queues: embedded.site.queues.clone(), takes: Mutex::new(1) };
     let site = Site { queues: Arc::new(queues), ..embedded.site.clone() };
     let failed = redrive(&site, &which(None, None), &CancellationToken::new()).await;
-    assert!(matches!(failed, Err(Fault::Service { .. })), "{failed:?}");
+    assert!(matches!(failed.fault, Some(Fault::Service { .. })), "{failed:?}");
+    assert_eq!(failed.redriven, 1, "it says how many had gone");
+    assert!(serde_json::to_string(&failed).unwrap().contains(r#""fault":"SQS: OverLimit: no more""#));
     assert_eq!((embedded.received().await.len(), site.queues.dead_letters().await.unwrap().waiting), (1, 2));
     let actions: Vec<_> = embedded.audit().await.iter().map(|line| line["action"].clone()).collect();
     assert_eq!(actions, ["redrive", "redrive", "redrive_failed"]);
@@ -146,7 +175,7 @@ async fn a_signal_ends_it_between_two_letters() {
     embedded.exhausted("model_failed").await;
     let stopping = CancellationToken::new();
     stopping.cancel();
-    let done = redrive(&embedded.site, &which(None, None), &stopping).await.unwrap();
-    assert!(done.interrupted && done.redriven == 0);
+    let done = redrive(&embedded.site, &which(None, None), &stopping).await;
+    assert!(done.interrupted && done.redriven == 0 && done.fault.is_none());
     assert_eq!(embedded.site.queues.dead_letters().await.unwrap().waiting, 1);
 }

@@ -64,6 +64,12 @@ impl Embedded {
         self.s3.put_object().bucket(BUCKET).key(record_key(&record.id)).body(body).send().await.unwrap();
     }
 
+    /// A record that was cut off while it was written.
+    pub async fn damage(&self, job: &Job) {
+        let body = ByteStream::from_static(br#"{"v":1"#);
+        self.s3.put_object().bucket(BUCKET).key(record_key(&job.id)).body(body).send().await.unwrap();
+    }
+
     /// A dead letter whose record says that its attempts ended with this fault.
     pub async fn exhausted(&self, fault: &str) -> Job {
         let job = job();
