@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::{Action, AuditLog};
 use crate::fault::Fault;
 use crate::letters::{Letter, Walk, not_found};
+use crate::queues::unknown_origin;
 use crate::settings::RedriveSettings;
 use crate::site::Site;
 
@@ -22,6 +23,8 @@ pub struct Redriven {
     pub others: u64,
     /// Asked for, and no jobs: they would be back at once.
     pub refused: u64,
+    /// Asked for, and they came from a queue that is none of ours.
+    pub elsewhere: u64,
     /// Asked for, and their records cannot be read: no worker could do them, and they would be back at once.
     pub unreadable: u64,
     /// Sent, and still in the dead-letter queue as well: the claim makes one job of the two.
@@ -56,13 +59,14 @@ pub async fn redrive(site: &Site, settings: &RedriveSettings, stopping: &Cancell
         audit: AuditLog::begin(site, "redrive"),
         walk: Walk::begin(site, u32::MAX),
         done: Redriven { dry_run: settings.dry_run, ..Redriven::default() },
+        stranger: None,
     };
     let ended = run.all(stopping).await;
-    let Run { walk, audit, mut done, .. } = run;
+    let Run { walk, audit, mut done, stranger, .. } = run;
     done.is_complete = walk.is_complete();
     walk.put_back().await;
     done.audit = (!audit.is_empty()).then(|| audit.key());
-    done.fault = ended.err().or_else(|| done.shortfall(settings));
+    done.fault = ended.err().or(stranger).or_else(|| done.shortfall(settings));
     done
 }
 
@@ -84,6 +88,8 @@ struct Run<'a> {
     audit: AuditLog<'a>,
     walk: Walk<'a>,
     done: Redriven,
+    /// Why a letter could not go back to where it came from.
+    stranger: Option<Fault>,
 }
 
 impl Run<'_> {
@@ -106,6 +112,9 @@ impl Run<'_> {
                 }
                 if letter.job.is_none() {
                     self.done.refused += 1;
+                } else if !self.site.queues.knows_origin(&letter.raw) {
+                    self.done.elsewhere += 1;
+                    self.stranger = Some(unknown_origin(&letter.raw));
                 } else if letter.damage.is_some() {
                     self.done.unreadable += 1;
                 } else if self.settings.dry_run {
@@ -160,6 +169,9 @@ impl fmt::Display for Redriven {
         writeln!(f, "{} {verb}, {} others left alone", self.redriven, self.others)?;
         if self.refused > 0 {
             writeln!(f, "{} are no jobs that this release reads, and stay", self.refused)?;
+        }
+        if self.elsewhere > 0 {
+            writeln!(f, "{} came from another queue, and stay", self.elsewhere)?;
         }
         if self.unreadable > 0 {
             writeln!(

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use imagectl::fault::Fault;
 use imagectl::letters::{NO_RECORD, POISON, UNREADABLE, find, list};
+use imagectl::queues::SqsQueues;
 use imagectl::redrive::{Redriven, redrive};
 use imagectl::settings::RedriveSettings;
 use imagectl::site::Site;
@@ -87,6 +88,28 @@ async fn each_goes_back_to_the_lane_that_it_came_from() {
     let batches = embedded.received_from(&embedded.urls.batch_url).await;
     assert_eq!(batches, [(of_a_batch.encode(), north.clone())]);
     assert_eq!(embedded.received().await, [(single.encode(), north)]);
+}
+
+#[tokio::test]
+async fn a_letter_of_an_unknown_lane_stays_and_the_setting_is_named() {
+    let embedded = Embedded::start().await;
+    embedded.dead_of_a_batch().await;
+    let single = embedded.exhausted("model_failed").await;
+    // As a shell without SQS_BATCH_QUEUE_URL has it.
+    let queues = SqsQueues::open(embedded.sqs.clone(), embedded.urls.queue_url.clone(), None).await.unwrap();
+    let site = Site { queues: Arc::new(queues), ..embedded.site.clone() };
+    for dry_run in [true, false] {
+        let settings = RedriveSettings { dry_run, ..which(None, None) };
+        let done = redrive(&site, &settings, &CancellationToken::new()).await;
+        assert_eq!((done.redriven, done.elsewhere, done.is_complete), (1, 1, true));
+        let is_named = |text: &str| text.contains("SQS_BATCH_QUEUE_URL") && text.contains("image-batches");
+        assert!(matches!(&done.fault, Some(Fault::Usage(text)) if is_named(text)), "{done:?}");
+    }
+    assert_eq!(embedded.received().await, [(single.encode(), Some("north".to_owned()))], "not into the other lane");
+    assert_eq!((site.queues.dead_letters().await.unwrap().waiting, embedded.audit().await.len()), (1, 1));
+    // With it, the letter goes home.
+    assert_eq!(redriven(&embedded.site, &which(None, None)).await.redriven, 1);
+    assert_eq!(embedded.received_from(&embedded.urls.batch_url).await.len(), 1);
 }
 
 #[tokio::test]

@@ -56,7 +56,8 @@ async fn what_is_damaged_hides_nothing_else() {
     assert_eq!((seen.dead_letters.unwrap().waiting, &seen.pauses), (1, &None));
     assert!(matches!(&seen.gaps[..], [gap] if gap.contains(pauses_key())), "{seen:?}");
     let text = seen.to_string();
-    for words in ["dead letters  1", "host/1", "1 of them are DAMAGED", "not seen: what is paused: pauses: control/pause.json"]
+    for words in
+        ["dead letters  1", "host/1", "1 of them are DAMAGED", "not seen: what is paused: pauses: control/pause.json"]
     {
         assert!(text.contains(words), "{words:?} is missing: {text}");
     }

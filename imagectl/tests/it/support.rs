@@ -193,6 +193,10 @@ impl Queues for RefusingQueues {
         self.queues.put_back(receipt).await
     }
 
+    fn knows_origin(&self, letter: &RawLetter) -> bool {
+        self.queues.knows_origin(letter)
+    }
+
     async fn send_back(&self, letter: &RawLetter, tenant: &TenantId) -> Result<String, Fault> {
         {
             let mut takes = self.takes.lock().unwrap();
