@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Action, AuditLog};
 use crate::fault::Fault;
-use crate::letters::{Letter, Walk, not_found};
+use crate::letters::{Letter, Saw, Walk, not_found};
 use crate::queues::unknown_origin;
 use crate::settings::RedriveSettings;
 use crate::site::Site;
@@ -30,8 +30,8 @@ pub struct Redriven {
     /// Sent, and still in the dead-letter queue as well: the claim makes one job of the two.
     pub left_behind: u64,
     pub dry_run: bool,
-    /// Whether every dead letter was looked at.
-    pub is_complete: bool,
+    #[serde(flatten)]
+    pub saw: Saw,
     /// Whether a signal ended it.
     pub interrupted: bool,
     /// Keys of the audit's last object; none when nothing was written.
@@ -63,7 +63,7 @@ pub async fn redrive(site: &Site, settings: &RedriveSettings, stopping: &Cancell
     };
     let ended = run.all(stopping).await;
     let Run { walk, audit, mut done, stranger, .. } = run;
-    done.is_complete = walk.is_complete();
+    done.saw = walk.saw();
     walk.put_back().await;
     done.audit = (!audit.is_empty()).then(|| audit.key());
     done.fault = ended.err().or(stranger).or_else(|| done.shortfall(settings));
@@ -78,7 +78,7 @@ impl Redriven {
             let reason = format!("that of {id} is damaged: `imagectl job show` says where");
             return Some(Fault::Service { what: "record", reason });
         }
-        (self.redriven + self.refused == 0).then(|| not_found(id, self.is_complete))
+        (self.redriven + self.refused == 0).then(|| not_found(id, self.saw))
     }
 }
 
@@ -186,6 +186,9 @@ impl fmt::Display for Redriven {
                 "{} were sent and are still here as well: the claim makes one job of the two",
                 self.left_behind
             )?;
+        }
+        if self.saw.hidden > 0 {
+            writeln!(f, "{}", self.saw.more())?;
         }
         if self.interrupted {
             writeln!(f, "interrupted: the rest is where it was")?;

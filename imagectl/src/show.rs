@@ -7,7 +7,7 @@ use job::{JobId, Record, Status, image_key, record_key, source_key};
 use serde::Serialize;
 
 use crate::fault::Fault;
-use crate::letters::{Letter, Walk};
+use crate::letters::{Letter, Saw, Walk};
 use crate::objects::{Kept, ObjectInfo, read_record};
 use crate::settings::JobSettings;
 use crate::site::Site;
@@ -30,6 +30,9 @@ pub struct JobReport {
     pub dead_letters: Vec<Letter>,
     /// Whether every dead letter was looked at.
     pub saw_every_letter: bool,
+    /// Dead letters that another look hides at the moment: its own may be among them.
+    #[serde(skip_serializing_if = "is_none")]
+    pub hidden_letters: u64,
     /// What a collector of traces, and the logs, know it by.
     pub trace_id: Option<String>,
     pub correlation_id: Option<String>,
@@ -62,17 +65,18 @@ pub async fn show(site: &Site, settings: &JobSettings) -> Result<JobReport, Faul
             Err(fault) => faults.push((key, fault)),
         }
     }
-    let (dead_letters, saw_every_letter) = letters_of(site, &id, settings.max_letters).await.unwrap_or_else(|fault| {
+    let (dead_letters, saw) = letters_of(site, &id, settings.max_letters).await.unwrap_or_else(|fault| {
         faults.push(("the dead-letter queue".to_owned(), fault));
-        (Vec::new(), false)
+        (Vec::new(), Saw::default())
     });
     let gaps = faults.iter().map(|(what, fault)| format!("{what}: {fault}")).collect();
     if objects.is_empty() && dead_letters.is_empty() && record.is_none() {
         if let Some((_, fault)) = faults.into_iter().next() {
             return Err(fault);
         }
+        let hint = if saw.hidden > 0 { format!("; dead letters: {}", saw.more()) } else { String::new() };
         return Err(Fault::NotFound(format!(
-            "nothing is known of {id}: it waits in the job queue, which cannot be searched, or there is no such job"
+            "nothing is known of {id}: it waits in the job queue, which cannot be searched, or there is no such job{hint}"
         )));
     }
     let from_letter = dead_letters.first().and_then(|letter| letter.job.as_ref()).map(|job| job.trace.clone());
@@ -86,14 +90,15 @@ pub async fn show(site: &Site, settings: &JobSettings) -> Result<JobReport, Faul
         damage,
         objects,
         dead_letters,
-        saw_every_letter,
+        saw_every_letter: saw.is_complete,
+        hidden_letters: saw.hidden,
         trace_id: trace.as_ref().map(|trace| trace.traceparent.trace_id().to_owned()),
         correlation_id: trace.as_ref().map(|trace| trace.correlation_id.as_str().to_owned()),
         gaps,
     })
 }
 
-async fn letters_of(site: &Site, id: &JobId, max: u32) -> Result<(Vec<Letter>, bool), Fault> {
+async fn letters_of(site: &Site, id: &JobId, max: u32) -> Result<(Vec<Letter>, Saw), Fault> {
     let mut walk = Walk::begin(site, max);
     let mut letters = Vec::new();
     let looked = async {
@@ -103,9 +108,14 @@ async fn letters_of(site: &Site, id: &JobId, max: u32) -> Result<(Vec<Letter>, b
         Ok(())
     }
     .await;
-    let saw_every_letter = walk.is_complete();
+    let saw = walk.saw();
     walk.put_back().await;
-    looked.map(|()| (letters, saw_every_letter))
+    looked.map(|()| (letters, saw))
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks it so")]
+fn is_none(number: &u64) -> bool {
+    *number == 0
 }
 
 impl fmt::Display for JobReport {
@@ -136,8 +146,14 @@ impl fmt::Display for JobReport {
             writeln!(f, "in the dead-letter queue as {} (sent {})", letter.message_id, or_dash(letter.sent_at))?;
         }
         if self.dead_letters.is_empty() {
-            let more = if self.saw_every_letter { "" } else { ", as far as was looked (--max-letters)" };
-            writeln!(f, "not in the dead-letter queue{more}")?;
+            match self.hidden_letters {
+                0 if self.saw_every_letter => writeln!(f, "not in the dead-letter queue")?,
+                0 => writeln!(f, "not in the dead-letter queue, as far as was looked (--max-letters)")?,
+                hidden => writeln!(
+                    f,
+                    "not among the dead letters that could be seen; {hidden} more are hidden by another look: try again in two minutes"
+                )?,
+            }
         }
         self.gaps.iter().try_for_each(|gap| writeln!(f, "not seen: {gap}"))
     }

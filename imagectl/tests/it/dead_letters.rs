@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex};
 
 use imagectl::fault::Fault;
-use imagectl::letters::{NO_RECORD, POISON, UNREADABLE, find, list};
+use imagectl::letters::{NO_RECORD, POISON, Saw, UNREADABLE, find, list};
 use imagectl::queues::SqsQueues;
 use imagectl::redrive::{Redriven, redrive};
-use imagectl::settings::RedriveSettings;
+use imagectl::settings::{JobSettings, RedriveSettings};
+use imagectl::show::show;
 use imagectl::site::Site;
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +34,7 @@ async fn a_damaged_record_is_told_and_holds_up_no_other() {
         embedded.exhausted("model_failed").await;
     }
     let listed = list(&embedded.site, None, 1000).await.unwrap();
-    assert_eq!((listed.letters.len(), listed.is_complete), (4, true));
+    assert_eq!((listed.letters.len(), listed.saw.is_complete), (4, true));
     let listed = list(&embedded.site, Some(UNREADABLE), 1000).await.unwrap();
     assert_eq!(listed.letters.iter().map(|one| one.job_id).collect::<Vec<_>>(), [Some(damaged.id)]);
     let id = damaged.id.to_string();
@@ -43,7 +44,7 @@ async fn a_damaged_record_is_told_and_holds_up_no_other() {
     assert_eq!((one.redriven, one.unreadable), (0, 1));
     assert!(matches!(&one.fault, Some(Fault::Service { reason, .. }) if reason.contains(&id)), "{one:?}");
     let done = redriven(&embedded.site, &which(None, None)).await;
-    assert_eq!((done.redriven, done.unreadable, done.is_complete), (3, 1, true));
+    assert_eq!((done.redriven, done.unreadable, done.saw.is_complete), (3, 1, true));
     assert!(done.to_string().contains("1 have a record that cannot be read"), "{done}");
     assert_eq!((embedded.received().await.len(), embedded.audit().await.len()), (3, 3));
     assert_eq!(embedded.site.queues.dead_letters().await.unwrap().waiting, 1);
@@ -58,7 +59,7 @@ async fn each_is_listed_with_its_code_and_stays() {
     let poison = embedded.dead("a-very-private-fox").await;
     for _ in 0..2 {
         let listed = list(&embedded.site, None, 1000).await.unwrap();
-        assert!(listed.is_complete);
+        assert!(listed.saw.is_complete);
         let mut codes: Vec<_> = listed.letters.iter().map(|one| (one.code.as_str(), one.fault.as_deref())).collect();
         codes.sort();
         assert_eq!(codes, [("attempts_exhausted", Some("model_failed")), (NO_RECORD, None), (POISON, None)]);
@@ -73,6 +74,35 @@ async fn each_is_listed_with_its_code_and_stays() {
     assert_eq!(find(&embedded.site, &failed.id.to_string(), 1000).await.unwrap().body, failed.encode());
     assert!(matches!(find(&embedded.site, "nobody", 1000).await, Err(Fault::NotFound(_))));
     assert_eq!(embedded.site.queues.dead_letters().await.unwrap().waiting, 3);
+}
+
+#[tokio::test]
+async fn what_another_look_hides_is_not_taken_for_nothing() {
+    let embedded = Embedded::start().await;
+    let (one, two) = (embedded.exhausted("model_failed").await, embedded.exhausted("model_failed").await);
+    let other = embedded.site.queues.look().await.unwrap();
+    assert_eq!(other.len(), 2);
+    embedded.site.queues.put_back(&other.iter().find(|raw| raw.body == two.encode()).unwrap().receipt).await.unwrap();
+    let hint = "1 more are hidden by another look: try again in two minutes";
+    let listed = list(&embedded.site, None, 1000).await.unwrap();
+    assert_eq!(
+        (listed.letters.len(), listed.saw),
+        (1, Saw { is_complete: false, hidden: 1 }),
+        "what it holds itself is seen"
+    );
+    assert!(listed.to_string().contains(&format!("1 dead letters; {hint}")), "{listed}");
+    assert!(serde_json::to_string(&listed).unwrap().contains(r#""is_complete":false,"hidden":1"#));
+    let id = one.id.to_string();
+    let is_hint = |fault: &Fault| matches!(fault, Fault::NotFound(text) if text.contains(hint));
+    assert!(is_hint(&find(&embedded.site, &id, 1000).await.unwrap_err()));
+    let done = redrive(&embedded.site, &which(Some(&id), None), &CancellationToken::new()).await;
+    assert!(done.redriven == 0 && done.fault.as_ref().is_some_and(is_hint), "{done:?}");
+    let shown = show(&embedded.site, &JobSettings { id: one.id, max_letters: 1000 }).await.unwrap();
+    assert_eq!((shown.saw_every_letter, shown.hidden_letters), (false, 1));
+    assert!(shown.to_string().contains(hint), "{shown}");
+    let done = redriven(&embedded.site, &which(None, None)).await;
+    assert_eq!((done.redriven, done.saw.hidden), (1, 1));
+    assert!(done.to_string().contains(hint), "{done}");
 }
 
 #[tokio::test]
@@ -101,7 +131,7 @@ async fn a_letter_of_an_unknown_lane_stays_and_the_setting_is_named() {
     for dry_run in [true, false] {
         let settings = RedriveSettings { dry_run, ..which(None, None) };
         let done = redrive(&site, &settings, &CancellationToken::new()).await;
-        assert_eq!((done.redriven, done.elsewhere, done.is_complete), (1, 1, true));
+        assert_eq!((done.redriven, done.elsewhere, done.saw.is_complete), (1, 1, true));
         let is_named = |text: &str| text.contains("SQS_BATCH_QUEUE_URL") && text.contains("image-batches");
         assert!(matches!(&done.fault, Some(Fault::Usage(text)) if is_named(text)), "{done:?}");
     }
@@ -120,7 +150,7 @@ async fn those_with_a_code_go_back_and_the_others_stay() {
     embedded.dead("not a job").await;
     let done = redriven(&embedded.site, &which(None, Some("model_failed"))).await;
     assert_eq!((done.redriven, done.others, done.refused, done.left_behind), (2, 2, 0, 0));
-    assert!(done.is_complete);
+    assert!(done.saw.is_complete);
     let mut received = embedded.received().await;
     let mut expected = wanted.each_ref().map(|job| (job.encode(), Some("north".to_owned()))).to_vec();
     received.sort();
