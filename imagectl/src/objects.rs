@@ -35,6 +35,9 @@ pub struct ObjectInfo {
     pub modified_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
+    /// Of a source: how many calls it is the outcome of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u32>,
 }
 
 /// The bucket.
@@ -86,6 +89,9 @@ pub async fn read_record(objects: &dyn Objects, id: &JobId) -> Result<Kept, Faul
     Ok(serde_json::from_slice(&body)
         .map_or_else(|error| Kept::Unreadable(format!("{key}: {}", job::Place::from(error))), Kept::Record))
 }
+
+/// Metadata of a source, as the worker writes it.
+const META_GENERATION: &str = "generation";
 
 /// The bucket on S3.
 #[derive(Debug, Clone)]
@@ -148,7 +154,8 @@ impl Objects for S3Objects {
         };
         let bytes = head.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default();
         let modified_at = head.last_modified().and_then(timestamp);
-        Ok(Some(ObjectInfo { key: key.to_owned(), bytes, modified_at, content_type: head.content_type }))
+        let generation = head.metadata().and_then(|all| all.get(META_GENERATION)).and_then(|text| text.parse().ok());
+        Ok(Some(ObjectInfo { key: key.to_owned(), bytes, modified_at, content_type: head.content_type, generation }))
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>, Fault> {

@@ -90,6 +90,42 @@ async fn the_costs_are_calls_beside_pictures() {
 }
 
 #[tokio::test]
+async fn calls_that_the_sources_alone_tell_are_costs_as_well() {
+    let embedded = Embedded::start().await;
+    let now = Timestamp::now();
+    // Canceled while the model drew: the worker kept the picture, and the record had ended.
+    let canceled = async |generation, source: Option<Option<u32>>, told: u32| {
+        let job = job();
+        let mut record = Record::begin(&job, now);
+        record.attempts = 1;
+        record.source = (told > 0).then(|| succeeded(&job, told).source.unwrap());
+        record.paying_until = generation;
+        record.finish(Status::Canceled, now);
+        embedded.put(&record).await;
+        if let Some(source) = source {
+            embedded.put_source(&job, source).await;
+        }
+        job
+    };
+    let paying = Some(now + SignedDuration::from_secs(60));
+    canceled(None, Some(Some(1)), 0).await;
+    canceled(None, Some(None), 0).await;
+    // A second call after a first one that the record knows.
+    let twice = canceled(paying, Some(Some(2)), 1).await;
+    // No call came back.
+    canceled(paying, None, 0).await;
+    canceled(paying, Some(Some(1)), 1).await;
+    let counted = cost(&embedded.site, &COST).await.unwrap();
+    assert_eq!((counted.calls_paid, counted.calls_by_source_alone, counted.records), (5, 3, 5));
+    assert_eq!((counted.unreadable, counted.paid_more_than_once.clone()), (0, vec![twice.id]));
+    let text = counted.to_string();
+    assert!(
+        text.contains("calls paid          5 (3 of") && text.contains("not counted         calls repeated"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn a_job_is_shown_across_everything_that_knows_it() {
     let embedded = Embedded::start().await;
     let failed = embedded.exhausted("model_failed").await;

@@ -16,7 +16,7 @@ use imagectl::site::Site;
 use jiff::Timestamp;
 use job::{
     Claim, Failure, FailureCode, IdKeys, ImageInfo, Job, JobSpec, Record, SourceInfo, Status, TenantId, TraceContext,
-    image_key, record_key,
+    image_key, record_key, source_key,
 };
 use uuid::Uuid;
 
@@ -62,6 +62,15 @@ impl Embedded {
     pub async fn put(&self, record: &Record) {
         let body = ByteStream::from(serde_json::to_vec(record).unwrap());
         self.s3.put_object().bucket(BUCKET).key(record_key(&record.id)).body(body).send().await.unwrap();
+    }
+
+    /// The picture that so many calls have brought, as the worker keeps it.
+    pub async fn put_source(&self, job: &Job, generation: Option<u32>) {
+        let put = self.s3.put_object().bucket(BUCKET).key(source_key(&job.id)).body(ByteStream::from_static(b"png"));
+        put.set_metadata(generation.map(|number| [("generation".to_owned(), number.to_string())].into()))
+            .send()
+            .await
+            .unwrap();
     }
 
     /// A record that was cut off while it was written.
