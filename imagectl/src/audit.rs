@@ -44,8 +44,12 @@ pub enum Action<'a> {
     RedriveFailed { job_id: JobId, message_id: &'a str, reason: String },
     /// A part of the pipeline is stopped.
     Pause { part: Part, reason: &'a str },
+    /// It could not be, and goes on or stands still as before.
+    PauseFailed { part: Part, reason: String },
     /// It goes on.
     Resume { part: Part },
+    /// It could not be told to, and is as before.
+    ResumeFailed { part: Part, reason: String },
 }
 
 /// The lines of one command.

@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
 use devstack::embedded::sqs::SqsOptions;
 use devstack::embedded::{EmbeddedS3, EmbeddedSqs, s3_client, sqs_client};
 use devstack::stack::provision::{self, Queues as Urls};
 use devstack::stack::{BUCKET, MAX_RECEIVE_COUNT};
 use imagectl::fault::Fault;
 use imagectl::fleet::NoFleet;
-use imagectl::objects::S3Objects;
+use imagectl::objects::{ETag, Listed, ObjectInfo, Objects, S3Objects};
 use imagectl::queues::{Depth, Queues, RawLetter, SqsQueues};
 use imagectl::site::Site;
 use jiff::Timestamp;
@@ -172,6 +173,34 @@ pub fn succeeded(job: &Job, generation: u32) -> Record {
     });
     record.finish(Status::Succeeded, Timestamp::now());
     record
+}
+
+/// The bucket, of which one object cannot be written.
+pub struct RefusingObjects {
+    pub objects: Arc<dyn Objects>,
+    pub refused: &'static str,
+}
+
+#[async_trait]
+impl Objects for RefusingObjects {
+    async fn read(&self, key: &str) -> Result<Option<(Bytes, ETag)>, Fault> {
+        self.objects.read(key).await
+    }
+
+    async fn write(&self, key: &str, body: Bytes, expected: Option<&ETag>) -> Result<Option<ETag>, Fault> {
+        if key == self.refused {
+            return Err(Fault::Service { what: "S3", reason: "AccessDenied: no".to_owned() });
+        }
+        self.objects.write(key, body, expected).await
+    }
+
+    async fn look(&self, key: &str) -> Result<Option<ObjectInfo>, Fault> {
+        self.objects.look(key).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>, Fault> {
+        self.objects.list(prefix, after).await
+    }
 }
 
 /// The queues, of which the job queue takes so many messages and then no more.
