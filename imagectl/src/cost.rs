@@ -5,11 +5,11 @@ use std::fmt;
 
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
-use job::{JobId, RECORDS, Record, Status, id_of_record_key};
+use job::{JobId, RECORDS, Record, Status, id_of_record_key, source_key};
 use serde::Serialize;
 
 use crate::fault::Fault;
-use crate::objects::{MAX_LISTED, read_record};
+use crate::objects::{Kept, MAX_LISTED, read_record};
 use crate::settings::CostSettings;
 use crate::site::Site;
 
@@ -24,9 +24,11 @@ pub struct Cost {
     pub records: u64,
     /// Records by state.
     pub jobs: BTreeMap<&'static str, u64>,
-    /// Calls that returned a picture, as the records tell them. A call that a crash cut off before its checkpoint is in no
-    /// record; the metric `worker_model_calls_total` counts what returned, and the bill everything.
+    /// Calls that returned a picture, as records and sources tell them. A call that a crash cut off before its checkpoint, and
+    /// was repeated, is in neither: the metric `worker_model_calls_total` counts what returned, and the bill everything.
     pub calls_paid: u64,
+    /// Of these, calls that the source alone tells: the job ended while they were under way.
+    pub calls_by_source_alone: u64,
     /// Jobs with a published picture.
     pub pictures_delivered: u64,
     /// Calls for each picture: 1 is what it should be. None without a picture.
@@ -57,6 +59,7 @@ pub async fn cost(site: &Site, settings: &CostSettings) -> Result<Cost, Fault> {
         records: 0,
         jobs: BTreeMap::new(),
         calls_paid: 0,
+        calls_by_source_alone: 0,
         pictures_delivered: 0,
         calls_per_picture: None,
         paid_more_than_once: Vec::new(),
@@ -75,13 +78,17 @@ pub async fn cost(site: &Site, settings: &CostSettings) -> Result<Cost, Fault> {
         let room = usize::try_from(u64::from(settings.max_records).saturating_sub(cost.records + cost.unreadable));
         let is_cut = ids.len() > room.unwrap_or(usize::MAX);
         ids.truncate(room.unwrap_or(usize::MAX));
-        let reads = ids.into_iter().map(|id| async move { (id, read_record(site.objects.as_ref(), &id).await) });
+        let reads = ids.into_iter().map(|id| async move { (id, read(site, &id).await) });
         let mut found = futures::stream::iter(reads).buffer_unordered(READS_AT_A_TIME);
         while let Some((id, read)) = found.next().await {
             match read {
-                Ok(Some(record)) => cost.count(&record),
+                Ok((Kept::Record(record), by_source)) => cost.count(&record, by_source),
                 // Gone since the listing.
-                Ok(None) => {}
+                Ok((Kept::Nothing, _)) => {}
+                Ok((Kept::Unreadable(damage), _)) => {
+                    (site.log)(&damage);
+                    cost.unreadable += 1;
+                }
                 Err(error) => {
                     (site.log)(&format!("{id}: {error}"));
                     cost.unreadable += 1;
@@ -106,12 +113,27 @@ pub async fn cost(site: &Site, settings: &CostSettings) -> Result<Cost, Fault> {
     Ok(cost)
 }
 
+/// Reads a record and, where it may not know of the last call, how many calls the source is the outcome of.
+async fn read(site: &Site, id: &JobId) -> Result<(Kept, u32), Fault> {
+    let kept = read_record(site.objects.as_ref(), id).await?;
+    let may_have_paid =
+        |record: &Record| record.paying_until.is_some() || record.attempts > 0 && record.source.is_none();
+    if !kept.record().is_some_and(may_have_paid) {
+        return Ok((kept, 0));
+    }
+    let source = site.objects.look(&source_key(id)).await?;
+    // A source without the number is from before there was one.
+    Ok((kept, source.map_or(0, |source| source.generation.unwrap_or(1))))
+}
+
 impl Cost {
-    fn count(&mut self, record: &Record) {
+    fn count(&mut self, record: &Record, by_source: u32) {
         self.records += 1;
         *self.jobs.entry(record.status.as_str()).or_default() += 1;
-        let calls = record.source.as_ref().map_or(0, |source| source.generation);
+        let by_record = record.source.as_ref().map_or(0, |source| source.generation);
+        let calls = by_record.max(by_source);
         self.calls_paid += u64::from(calls);
+        self.calls_by_source_alone += u64::from(calls - by_record);
         self.pictures_delivered += u64::from(record.status == Status::Succeeded);
         if calls > 1 {
             self.paid_more_than_once.push(record.id);
@@ -124,7 +146,9 @@ impl fmt::Display for Cost {
         writeln!(f, "since               {}", self.since)?;
         let jobs: Vec<String> = self.jobs.iter().map(|(status, count)| format!("{status} {count}")).collect();
         writeln!(f, "jobs                {} ({})", self.records, jobs.join(", "))?;
-        writeln!(f, "calls paid          {}", self.calls_paid)?;
+        let alone = self.calls_by_source_alone;
+        let alone = if alone > 0 { format!(" ({alone} of jobs that ended during the call)") } else { String::new() };
+        writeln!(f, "calls paid          {}{alone}", self.calls_paid)?;
         writeln!(f, "pictures delivered  {}", self.pictures_delivered)?;
         match self.calls_per_picture {
             Some(ratio) => writeln!(f, "calls per picture   {ratio:.3}")?,
@@ -142,6 +166,10 @@ impl fmt::Display for Cost {
         if self.unreadable > 0 {
             writeln!(f, "unreadable records  {}", self.unreadable)?;
         }
+        writeln!(
+            f,
+            "not counted         calls repeated after a crash: worker_model_calls_total, and the bill, have them"
+        )?;
         if !self.is_complete {
             let keys = self.keys_listed;
             writeln!(

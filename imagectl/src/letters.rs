@@ -1,6 +1,6 @@
 //! Dead letters: what is in the dead-letter queue, with what the records say of it. Looked at and put back.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use futures::future::{join_all, try_join_all};
@@ -9,7 +9,7 @@ use job::{DecodeError, Job, JobId, Record, Status, TenantId};
 use serde::Serialize;
 
 use crate::fault::Fault;
-use crate::objects::read_record;
+use crate::objects::{Kept, read_record};
 use crate::queues::RawLetter;
 use crate::site::Site;
 use crate::table::{or_dash, table};
@@ -25,6 +25,8 @@ pub const POISON: &str = "poison";
 pub const NEWER_VERSION: &str = "newer_version";
 /// Code of a job without a record.
 pub const NO_RECORD: &str = "no_record";
+/// Code of a job whose record cannot be read.
+pub const UNREADABLE: &str = "unreadable";
 
 /// A dead letter and its job.
 #[derive(Debug, Clone, Serialize)]
@@ -39,6 +41,9 @@ pub struct Letter {
     pub code: String,
     /// The fault that ended the last attempt, where the record tells it.
     pub fault: Option<String>,
+    /// What is wrong with a record that cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
     /// When the job was sent first. The dead-letter queue keeps it for 14 days from then.
     pub sent_at: Option<Timestamp>,
     /// Hand-overs and looks.
@@ -60,22 +65,25 @@ impl Letter {
             Err(DecodeError::NewerVersion { .. }) => (None, NEWER_VERSION),
             Err(_) => (None, POISON),
         };
-        let record = match &job {
+        let kept = match &job {
             Some(job) => read_record(site.objects.as_ref(), &job.id).await?,
-            None => None,
+            None => Kept::Nothing,
         };
-        let code = match (&job, &record) {
+        let code = match (&job, &kept) {
             (None, _) => unread.to_owned(),
-            (Some(_), None) => NO_RECORD.to_owned(),
-            (Some(_), Some(record)) => code_of(record),
+            (Some(_), Kept::Nothing) => NO_RECORD.to_owned(),
+            (Some(_), Kept::Unreadable(_)) => UNREADABLE.to_owned(),
+            (Some(_), Kept::Record(record)) => code_of(record),
         };
+        let record = kept.record();
         Ok(Self {
             message_id: raw.message_id.clone(),
             job_id: job.as_ref().map(|job| job.id),
             tenant: job.as_ref().map(|job| job.tenant.clone()),
-            status: record.as_ref().map(|record| record.status),
+            status: record.map(|record| record.status),
             code,
-            fault: record.as_ref().and_then(fault_of),
+            fault: record.and_then(fault_of),
+            damage: kept.damage().map(str::to_owned),
             sent_at: raw.sent_at,
             receive_count: raw.receive_count,
             job,
@@ -112,16 +120,37 @@ fn fault_of(record: &Record) -> Option<String> {
 pub struct Walk<'a> {
     site: &'a Site,
     seen: HashSet<String>,
-    held: HashSet<String>,
+    /// Receipts by message: the newest is the one that counts.
+    held: HashMap<String, String>,
     max: usize,
-    is_complete: bool,
+    saw: Saw,
+}
+
+/// How much of the dead-letter queue a look saw.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Saw {
+    /// Whether every dead letter was seen.
+    pub is_complete: bool,
+    /// Dead letters that another look hides at the moment, as SQS counts them: approximately.
+    pub hidden: u64,
+}
+
+impl Saw {
+    /// Returns what is to be added to a number of dead letters, to a list that ends without one, or to a search in vain.
+    pub fn more(self) -> String {
+        match self {
+            Self { hidden: 0, is_complete: true } => String::new(),
+            Self { hidden: 0, is_complete: false } => "there are more than were looked at (--max-letters)".to_owned(),
+            Self { hidden, .. } => format!("{hidden} more are hidden by another look: try again in two minutes"),
+        }
+    }
 }
 
 impl<'a> Walk<'a> {
     /// Begins a look at `max` dead letters at most.
     pub fn begin(site: &'a Site, max: u32) -> Self {
         let max = usize::try_from(max).unwrap_or(usize::MAX);
-        Self { site, seen: HashSet::new(), held: HashSet::new(), max, is_complete: false }
+        Self { site, seen: HashSet::new(), held: HashMap::new(), max, saw: Saw::default() }
     }
 
     /// Returns the next dead letters, or `None` after the last one.
@@ -135,12 +164,15 @@ impl<'a> Walk<'a> {
             if raws.is_empty() {
                 empty += 1;
                 if empty == EMPTY_LOOKS {
-                    self.is_complete = true;
+                    // Empty is what a queue looks like, too, whose messages somebody else looks at.
+                    let in_flight = self.site.queues.dead_letters().await?.in_flight;
+                    let hidden = in_flight.saturating_sub(self.held.len() as u64);
+                    self.saw = Saw { is_complete: hidden == 0, hidden };
                     break;
                 }
                 continue;
             }
-            self.held.extend(raws.iter().map(|raw| raw.receipt.clone()));
+            self.held.extend(raws.iter().map(|raw| (raw.message_id.clone(), raw.receipt.clone())));
             let new: Vec<RawLetter> = raws.into_iter().filter(|raw| self.seen.insert(raw.message_id.clone())).collect();
             if !new.is_empty() {
                 return try_join_all(new.into_iter().map(|raw| Letter::of(self.site, raw))).await.map(Some);
@@ -152,17 +184,17 @@ impl<'a> Walk<'a> {
 
     /// Forgets a dead letter that is no longer there.
     pub fn removed(&mut self, letter: &Letter) {
-        self.held.remove(&letter.raw.receipt);
+        self.held.remove(&letter.message_id);
     }
 
-    /// Returns whether every dead letter was seen.
-    pub fn is_complete(&self) -> bool {
-        self.is_complete
+    /// Returns how much was seen.
+    pub fn saw(&self) -> Saw {
+        self.saw
     }
 
     /// Makes everything visible again.
     pub async fn put_back(self) {
-        let put_back = join_all(self.held.iter().map(|receipt| self.site.queues.put_back(receipt))).await;
+        let put_back = join_all(self.held.values().map(|receipt| self.site.queues.put_back(receipt))).await;
         let failed = put_back.iter().filter(|result| result.is_err()).count();
         if failed > 0 {
             (self.site.log)(&format!(
@@ -176,8 +208,8 @@ impl<'a> Walk<'a> {
 #[derive(Debug, Clone, Serialize)]
 pub struct Letters {
     pub letters: Vec<Letter>,
-    /// Whether every dead letter was looked at.
-    pub is_complete: bool,
+    #[serde(flatten)]
+    pub saw: Saw,
 }
 
 /// Lists the dead letters, or those with a code.
@@ -194,11 +226,11 @@ pub async fn list(site: &Site, code: Option<&str>, max: u32) -> Result<Letters, 
         Ok(())
     }
     .await;
-    let is_complete = walk.is_complete();
+    let saw = walk.saw();
     walk.put_back().await;
     looked.map(|()| {
         letters.sort_by_key(|letter| letter.sent_at);
-        Letters { letters, is_complete }
+        Letters { letters, saw }
     })
 }
 
@@ -217,15 +249,19 @@ pub async fn find(site: &Site, id: &str, max: u32) -> Result<LetterView, Fault> 
         Ok(None)
     }
     .await;
-    let is_complete = walk.is_complete();
+    let saw = walk.saw();
     walk.put_back().await;
-    found?.map(LetterView::new).ok_or_else(|| not_found(id, is_complete))
+    found?.map(LetterView::new).ok_or_else(|| not_found(id, saw))
 }
 
 /// Makes the answer for an id that no dead letter has.
-pub fn not_found(id: &str, is_complete: bool) -> Fault {
-    let more = if is_complete { "" } else { " among those looked at; there are more (--max-letters)" };
-    Fault::NotFound(format!("no dead letter has the id {id}{more}"))
+pub fn not_found(id: &str, saw: Saw) -> Fault {
+    let more = saw.more();
+    Fault::NotFound(if more.is_empty() {
+        format!("no dead letter has the id {id}")
+    } else {
+        format!("no dead letter that could be seen has the id {id}; {more}")
+    })
 }
 
 /// One dead letter with its body.
@@ -258,18 +294,22 @@ impl fmt::Display for Letters {
         };
         let rows: Vec<_> = self.letters.iter().map(row).collect();
         f.write_str(&table(&["job", "tenant", "code", "last fault", "sent", "message"], &rows))?;
-        let more = if self.is_complete { "" } else { ", and there are more" };
-        writeln!(f, "{} dead letters{more}", self.letters.len())
+        let (count, more) = (self.letters.len(), self.saw.more());
+        if more.is_empty() { writeln!(f, "{count} dead letters") } else { writeln!(f, "{count} dead letters; {more}") }
     }
 }
 
 impl fmt::Display for LetterView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Letter { message_id, job_id, tenant, status, code, fault, sent_at, receive_count, .. } = &self.letter;
+        let Letter { message_id, job_id, tenant, status, code, fault, damage, sent_at, receive_count, .. } =
+            &self.letter;
         writeln!(f, "message     {message_id}")?;
         writeln!(f, "job         {}", or_dash(*job_id))?;
         writeln!(f, "tenant      {}", or_dash(tenant.as_ref()))?;
-        writeln!(f, "record      {}", or_dash(*status))?;
+        match damage {
+            Some(damage) => writeln!(f, "record      DAMAGED: {damage}")?,
+            None => writeln!(f, "record      {}", or_dash(*status))?,
+        }
         writeln!(f, "code        {code}")?;
         writeln!(f, "last fault  {}", or_dash(fault.as_ref()))?;
         writeln!(f, "sent        {}", or_dash(*sent_at))?;

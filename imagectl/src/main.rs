@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use imagectl::fault::Fault;
 use imagectl::settings::{Cli, Command, JobCommand, LettersCommand};
 use imagectl::site::Site;
-use imagectl::{cost, letters, pause, redrive, show, status};
+use imagectl::{cost, delete, letters, pause, redrive, show, status};
 use serde::Serialize;
 use service::settings::{EXIT_USAGE, give_up};
 use service::shutdown;
@@ -44,8 +44,16 @@ async fn run(cli: &Cli) -> Result<ExitCode, Fault> {
         let site = Site::open(&cli.target, aside).await?;
         let tell = Tell { json: cli.json };
         match &cli.command {
-            Command::Status(settings) => tell.result(&status::status(&site, settings).await?),
-            Command::Job(JobCommand::Show(settings)) => tell.result(&show::show(&site, settings).await?),
+            Command::Status(settings) => {
+                let seen = status::status(&site, settings).await;
+                tell.result(&seen);
+                return Ok(exit_code_with(&seen.gaps));
+            }
+            Command::Job(JobCommand::Show(settings)) => {
+                let shown = show::show(&site, settings).await?;
+                tell.result(&shown);
+                return Ok(exit_code_with(&shown.gaps));
+            }
             Command::DeadLetters(LettersCommand::List(settings)) => {
                 tell.result(&letters::list(&site, settings.code.as_deref(), settings.max_letters).await?);
             }
@@ -53,11 +61,17 @@ async fn run(cli: &Cli) -> Result<ExitCode, Fault> {
                 tell.result(&letters::find(&site, &settings.id, settings.max_letters).await?);
             }
             Command::DeadLetters(LettersCommand::Redrive(settings)) => {
-                let done = redrive::redrive(&site, settings, &stopping).await?;
+                let done = redrive::redrive(&site, settings, &stopping).await;
                 tell.result(&done);
+                if let Some(fault) = done.fault {
+                    return Err(fault);
+                }
                 if done.interrupted {
                     return Err(Fault::Interrupted);
                 }
+            }
+            Command::DeadLetters(LettersCommand::Delete(settings)) => {
+                tell.result(&delete::delete(&site, settings).await?);
             }
             Command::Pause(settings) => {
                 tell.result(&pause::pause(&site, settings.which.parts(), &settings.reason).await?);
@@ -75,6 +89,11 @@ async fn run(cli: &Cli) -> Result<ExitCode, Fault> {
         done = command => done,
         () = stopping.cancelled() => Err(Fault::Interrupted),
     }
+}
+
+/// What was shown is not all that was asked for.
+fn exit_code_with(gaps: &[String]) -> ExitCode {
+    if gaps.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 struct Tell {

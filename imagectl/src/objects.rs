@@ -35,6 +35,9 @@ pub struct ObjectInfo {
     pub modified_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
+    /// Of a source: how many calls it is the outcome of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u32>,
 }
 
 /// The bucket.
@@ -54,18 +57,41 @@ pub trait Objects: Send + Sync {
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>, Fault>;
 }
 
-/// Reads the record of a job.
+/// What is kept of a job.
+#[derive(Debug, Clone)]
+pub enum Kept {
+    Nothing,
+    Record(Box<Record>),
+    /// Something that cannot be read as a record: its key, and where it ceases to be one.
+    Unreadable(String),
+}
+
+impl Kept {
+    /// Returns the record that can be read.
+    pub fn record(&self) -> Option<&Record> {
+        if let Self::Record(record) = self { Some(record) } else { None }
+    }
+
+    /// Returns what is wrong with the one that cannot.
+    pub fn damage(&self) -> Option<&str> {
+        if let Self::Unreadable(damage) = self { Some(damage) } else { None }
+    }
+}
+
+/// Reads the record of a job. One that is damaged is no fault: the tools are for such days.
 ///
 /// # Errors
-/// When the bucket cannot be read, or the record cannot be understood.
-pub async fn read_record(objects: &dyn Objects, id: &JobId) -> Result<Option<Record>, Fault> {
+/// When the bucket cannot be read.
+pub async fn read_record(objects: &dyn Objects, id: &JobId) -> Result<Kept, Fault> {
     let key = record_key(id);
-    let Some((body, _)) = objects.read(&key).await? else { return Ok(None) };
+    let Some((body, _)) = objects.read(&key).await? else { return Ok(Kept::Nothing) };
     // What serde says has no word of the text but for the names of fields.
-    let record = serde_json::from_slice(&body)
-        .map_err(|error| Fault::Service { what: "record", reason: format!("{key}: {}", job::Place::from(error)) })?;
-    Ok(Some(record))
+    Ok(serde_json::from_slice(&body)
+        .map_or_else(|error| Kept::Unreadable(format!("{key}: {}", job::Place::from(error))), Kept::Record))
 }
+
+/// Metadata of a source, as the worker writes it.
+const META_GENERATION: &str = "generation";
 
 /// The bucket on S3.
 #[derive(Debug, Clone)]
@@ -128,7 +154,8 @@ impl Objects for S3Objects {
         };
         let bytes = head.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default();
         let modified_at = head.last_modified().and_then(timestamp);
-        Ok(Some(ObjectInfo { key: key.to_owned(), bytes, modified_at, content_type: head.content_type }))
+        let generation = head.metadata().and_then(|all| all.get(META_GENERATION)).and_then(|text| text.parse().ok());
+        Ok(Some(ObjectInfo { key: key.to_owned(), bytes, modified_at, content_type: head.content_type, generation }))
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>, Fault> {

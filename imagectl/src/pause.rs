@@ -47,6 +47,8 @@ pub async fn resume(site: &Site, parts: &[Part]) -> Result<PausesView, Fault> {
 }
 
 async fn change(site: &Site, parts: &[Part], pause: Option<&Pause>) -> Result<PausesView, Fault> {
+    // What cannot be read cannot be changed: said before anything is written down.
+    found(site).await?;
     let mut audit = AuditLog::begin(site, if pause.is_some() { "pause" } else { "resume" });
     for part in parts {
         audit
@@ -56,6 +58,22 @@ async fn change(site: &Site, parts: &[Part], pause: Option<&Pause>) -> Result<Pa
             })
             .await?;
     }
+    let changed = write(site, parts, pause).await;
+    if let Err(fault) = &changed {
+        for part in parts {
+            let (part, reason) = (*part, fault.to_string());
+            audit
+                .append(match pause {
+                    Some(_) => Action::PauseFailed { part, reason },
+                    None => Action::ResumeFailed { part, reason },
+                })
+                .await?;
+        }
+    }
+    changed
+}
+
+async fn write(site: &Site, parts: &[Part], pause: Option<&Pause>) -> Result<PausesView, Fault> {
     for _ in 0..MAX_ROUNDS {
         let (mut pauses, version) = found(site).await?;
         for part in parts {
@@ -75,7 +93,12 @@ async fn found(site: &Site) -> Result<(Pauses, Option<ETag>), Fault> {
     let Some((body, version)) = site.objects.read(pauses_key()).await? else { return Ok((Pauses::default(), None)) };
     let pauses = serde_json::from_slice(&body).map_err(|error| Fault::Service {
         what: "pauses",
-        reason: format!("{} cannot be read ({}): delete it to begin anew", pauses_key(), job::Place::from(error)),
+        reason: format!(
+            "{0} cannot be read ({1}), so API and workers go on as they did: delete the object {0} of the bucket, or restore \
+             an earlier version, and give the command again",
+            pauses_key(),
+            job::Place::from(error)
+        ),
     })?;
     Ok((pauses, Some(version)))
 }

@@ -66,7 +66,11 @@ pub trait Queues: Send + Sync {
     /// Makes a dead letter visible again.
     async fn put_back(&self, receipt: &str) -> Result<(), Fault>;
 
-    /// Sends a dead letter to the queue that it came from, the job queue if that is not known, and returns its new id.
+    /// Returns whether the queue that a dead letter came from is one of ours. The job queue stands for a letter that
+    /// nobody moved here.
+    fn knows_origin(&self, letter: &RawLetter) -> bool;
+
+    /// Sends a dead letter to the queue that it came from and returns its new id. To no other: another lane is not the same.
     async fn send_back(&self, letter: &RawLetter, tenant: &TenantId) -> Result<String, Fault>;
 
     /// Deletes a dead letter.
@@ -99,6 +103,13 @@ impl SqsQueues {
     #[must_use]
     pub fn with_batches(self, batch_url: Option<String>) -> Self {
         Self { batch_url, ..self }
+    }
+
+    /// Returns the URL of the queue that a dead letter came from, if it is one of ours.
+    fn origin(&self, letter: &RawLetter) -> Option<&str> {
+        let Some(name) = letter.from.as_deref() else { return Some(&self.queue_url) };
+        let mut ours = [Some(&self.queue_url), self.batch_url.as_ref()].into_iter().flatten();
+        ours.find(|url| url.rsplit('/').next() == Some(name)).map(String::as_str)
     }
 
     async fn depth(&self, url: &str) -> Result<Depth, Fault> {
@@ -173,9 +184,12 @@ impl Queues for SqsQueues {
         request.receipt_handle(receipt).visibility_timeout(0).send().await.map(drop).map_err(|error| failed(&error))
     }
 
+    fn knows_origin(&self, letter: &RawLetter) -> bool {
+        self.origin(letter).is_some()
+    }
+
     async fn send_back(&self, letter: &RawLetter, tenant: &TenantId) -> Result<String, Fault> {
-        let is_from = |url: &&String| letter.from.as_deref().is_some_and(|name| url.rsplit('/').next() == Some(name));
-        let url = self.batch_url.as_ref().filter(is_from).unwrap_or(&self.queue_url);
+        let url = self.origin(letter).ok_or_else(|| unknown_origin(letter))?;
         // As the API sends it: the tenant's share of a fair queue.
         let request = self.client.send_message().queue_url(url).message_group_id(tenant.as_str());
         let sent = request.message_body(&letter.body).send().await.map_err(|error| failed(&error))?;
@@ -186,6 +200,15 @@ impl Queues for SqsQueues {
         let request = self.client.delete_message().queue_url(&self.dead_letter_url).receipt_handle(receipt);
         request.send().await.map(drop).map_err(|error| failed(&error))
     }
+}
+
+/// Makes the answer for a dead letter that cannot go back.
+pub fn unknown_origin(letter: &RawLetter) -> Fault {
+    let name = letter.from.as_deref().unwrap_or("?");
+    Fault::Usage(format!(
+        "dead letters of the queue {name} stay where they are: it is neither --sqs-queue-url nor --sqs-batch-queue-url; \
+         if it is the fleet's second lane, set SQS_BATCH_QUEUE_URL to its URL and try again"
+    ))
 }
 
 fn letter(message: Message) -> Option<RawLetter> {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::fault::Fault;
 use crate::fleet::FleetLook;
-use crate::objects::{MAX_LISTED, read_record};
+use crate::objects::{Kept, MAX_LISTED, read_record};
 use crate::pause::{self, PausesView};
 use crate::queues::Depth;
 use crate::settings::StatusSettings;
@@ -24,15 +24,18 @@ const READS_AT_A_TIME: usize = 16;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PipelineStatus {
     pub at: Timestamp,
-    pub jobs: Depth,
+    pub jobs: Option<Depth>,
     /// The second lane, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batches: Option<Depth>,
-    pub dead_letters: Depth,
-    pub pauses: Pauses,
+    pub dead_letters: Option<Depth>,
+    pub pauses: Option<Pauses>,
     pub fleet: FleetLook,
     /// What workers hold, by what the records say.
-    pub claims: Claims,
+    pub claims: Option<Claims>,
+    /// Parts of queues and bucket that could not be seen, and why. What cannot be seen of the workers is told by `fleet`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<String>,
 }
 
 /// Live claims of recent jobs.
@@ -45,6 +48,8 @@ pub struct Claims {
     /// carry no time.
     pub since: Timestamp,
     pub records_read: u64,
+    /// Of these, records that cannot be understood.
+    pub unreadable: u64,
     /// Whether the bound was met first.
     pub is_complete: bool,
 }
@@ -57,16 +62,27 @@ pub struct Holder {
     pub last_written_at: Timestamp,
 }
 
-/// Looks at everything.
-///
-/// # Errors
-/// When queue or bucket cannot be used. What cannot be seen of the workers is told as a gap.
-pub async fn status(site: &Site, settings: &StatusSettings) -> Result<PipelineStatus, Fault> {
-    let claims = claims(site, settings);
-    let queues = async { tokio::try_join!(site.queues.jobs(), site.queues.batches(), site.queues.dead_letters()) };
-    let (queues, pauses, fleet, claims) = tokio::join!(queues, pause::read(site), site.fleet.look(), claims);
-    let ((jobs, batches, dead_letters), PausesView { pauses }) = (queues?, pauses?);
-    Ok(PipelineStatus { at: (site.now)(), jobs, batches, dead_letters, pauses, fleet, claims: claims? })
+/// Looks at everything. What cannot be seen is a gap, and hides nothing else.
+pub async fn status(site: &Site, settings: &StatusSettings) -> PipelineStatus {
+    let queues = async { tokio::join!(site.queues.jobs(), site.queues.batches(), site.queues.dead_letters()) };
+    let (queues, pauses, fleet, claims) =
+        tokio::join!(queues, pause::read(site), site.fleet.look(), claims(site, settings));
+    let mut gaps = Vec::new();
+    let (jobs, batches, dead_letters) = queues;
+    PipelineStatus {
+        at: (site.now)(),
+        jobs: seen(&mut gaps, "the job queue", jobs),
+        batches: seen(&mut gaps, "the queue of batches", batches).flatten(),
+        dead_letters: seen(&mut gaps, "the dead-letter queue", dead_letters),
+        pauses: seen(&mut gaps, "what is paused", pauses).map(|PausesView { pauses }| pauses),
+        fleet,
+        claims: seen(&mut gaps, "claims", claims),
+        gaps,
+    }
+}
+
+fn seen<T>(gaps: &mut Vec<String>, what: &str, found: Result<T, Fault>) -> Option<T> {
+    found.map_err(|fault| gaps.push(format!("{what}: {fault}"))).ok()
 }
 
 async fn claims(site: &Site, settings: &StatusSettings) -> Result<Claims, Fault> {
@@ -87,7 +103,15 @@ async fn claims(site: &Site, settings: &StatusSettings) -> Result<Claims, Fault>
         let reads = ids.into_iter().map(|id| async move { read_record(site.objects.as_ref(), &id).await });
         let mut found = futures::stream::iter(reads).buffer_unordered(READS_AT_A_TIME);
         while let Some(record) = found.next().await {
-            let Some(record) = record? else { continue };
+            let record = match record? {
+                Kept::Record(record) => record,
+                Kept::Nothing => continue,
+                Kept::Unreadable(damage) => {
+                    (site.log)(&damage);
+                    claims.unreadable += 1;
+                    continue;
+                }
+            };
             let Some(claim) = record.claim else { continue };
             if claim.deadline_at <= now {
                 claims.run_out += 1;
@@ -119,11 +143,13 @@ impl fmt::Display for PipelineStatus {
         };
         let age = self.fleet.oldest_message_seconds.map(|seconds| format!("{seconds:.0} s"));
         let no_age = || or_dash(None::<String>);
-        let mut rows = vec![row("jobs", &self.jobs, or_dash(age))];
+        let mut rows: Vec<_> = self.jobs.iter().map(|depth| row("jobs", depth, or_dash(age.as_ref()))).collect();
         rows.extend(self.batches.iter().map(|depth| row("batches", depth, no_age())));
-        rows.push(row("dead letters", &self.dead_letters, no_age()));
+        rows.extend(self.dead_letters.iter().map(|depth| row("dead letters", depth, no_age())));
         writeln!(f, "{}", table(&["queue", "waiting", "in flight", "delayed", "oldest"], &rows))?;
-        writeln!(f, "{}", PausesView { pauses: self.pauses.clone() })?;
+        if let Some(pauses) = &self.pauses {
+            writeln!(f, "{}", PausesView { pauses: pauses.clone() })?;
+        }
         let members = self.fleet.members.iter();
         let rows: Vec<_> = members
             .map(|member| vec![member.name.clone(), member.state.clone(), or_dash(member.detail.as_ref())])
@@ -134,17 +160,29 @@ impl fmt::Display for PipelineStatus {
         if !rows.is_empty() {
             writeln!(f, "{}", table(&["process or instance", "state", ""], &rows))?;
         }
-        let holders = self.claims.holders.iter();
+        if let Some(claims) = &self.claims {
+            write!(f, "{claims}")?;
+        }
+        self.gaps.iter().chain(&self.fleet.gaps).try_for_each(|gap| writeln!(f, "not seen: {gap}"))
+    }
+}
+
+impl fmt::Display for Claims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { holders, run_out, since, records_read, unreadable, is_complete } = self;
         let rows: Vec<_> = holders
+            .iter()
             .map(|(name, holder)| vec![name.clone(), holder.jobs.to_string(), holder.last_written_at.to_string()])
             .collect();
         if !rows.is_empty() {
             writeln!(f, "{}", table(&["holder of claims", "jobs", "last wrote"], &rows))?;
         }
-        let Claims { run_out, since, records_read, is_complete, .. } = &self.claims;
         let more = if *is_complete { "" } else { ", NOT ALL (--max-records)" };
         writeln!(f, "{run_out} claims ran out; {records_read} records of jobs accepted since {since} read{more}")?;
-        self.fleet.gaps.iter().try_for_each(|gap| writeln!(f, "not seen: {gap}"))
+        if *unreadable > 0 {
+            writeln!(f, "{unreadable} of them are DAMAGED: who holds what there is not known")?;
+        }
+        Ok(())
     }
 }
 

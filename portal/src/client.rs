@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use crate::pauses::Queue;
 use crate::settings::SecretText;
 
 /// No call of ours is held by the API (`Prefer: wait` is not sent), so a slow answer is a fault.
@@ -188,6 +189,14 @@ impl ApiClient {
     /// By [`ApiError`].
     pub async fn job(&self, status_url: &str) -> Result<(JobView, Duration), ApiError> {
         self.send(self.http.get(self.url(status_url)?)).await
+    }
+
+    /// Asks what operators have paused.
+    ///
+    /// # Errors
+    /// By [`ApiError`].
+    pub async fn queue(&self) -> Result<Queue, ApiError> {
+        Ok(self.send(self.http.get(self.url("/v1/queue")?)).await?.0)
     }
 
     /// Withdraws a job by the URL that its view has.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::assignments::MAX_PICTURES;
 use crate::client::{ApiClient, ApiError, Wanted};
 use crate::database::Database;
+use crate::pauses::{KnownPauses, PauseWatch};
 use crate::pictures::{Picture, State};
 
 /// Polls at a time.
@@ -39,17 +40,28 @@ const UNKNOWN_JOB: &str = "The picture service no longer knows this picture. Ask
 pub struct Desk {
     wake: Arc<Notify>,
     trouble: watch::Receiver<Option<&'static str>>,
+    pauses: KnownPauses,
 }
 
 impl Desk {
     /// Has the courier look at the database at once.
     pub fn wake(&self) {
         self.wake.notify_one();
+        self.pauses.look();
     }
 
     /// Returns what keeps pictures from being made at the moment, in plain words.
     pub fn trouble(&self) -> Option<&'static str> {
         *self.trouble.borrow()
+    }
+
+    /// Returns the same for teachers, who are told why operators have paused something.
+    pub fn trouble_for_teachers(&self) -> Option<String> {
+        match self.trouble() {
+            // What is known of the pauses is from before.
+            Some(words) if words != PAUSED => Some(words.to_owned()),
+            trouble => self.pauses.queue().words().or_else(|| trouble.map(str::to_owned)),
+        }
     }
 }
 
@@ -60,6 +72,8 @@ pub struct Courier {
     api: ApiClient,
     wake: Arc<Notify>,
     trouble: watch::Sender<Option<&'static str>>,
+    pauses: KnownPauses,
+    watch: PauseWatch,
     failures: u32,
 }
 
@@ -81,12 +95,18 @@ impl Courier {
     pub fn new(database: Database, api: ApiClient) -> (Self, Desk) {
         let (trouble, troubled) = watch::channel(None);
         let wake = Arc::new(Notify::new());
-        let shared = Desk { wake: Arc::clone(&wake), trouble: troubled };
-        (Self { database, api, wake, trouble, failures: 0 }, shared)
+        let (watch, pauses) = PauseWatch::new(database.clone(), api.clone());
+        let shared = Desk { wake: Arc::clone(&wake), trouble: troubled, pauses: pauses.clone() };
+        (Self { database, api, wake, trouble, pauses, watch, failures: 0 }, shared)
     }
 
     /// Works until it is told to stop. A call that is cut off is made again by the next process: every one may be repeated.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken) {
+        // Beside the rounds: they stand still as long as a refusal asks for.
+        tokio::join!(self.watch.clone().run(stop.clone()), self.rounds(stop));
+    }
+
+    async fn rounds(mut self, stop: CancellationToken) {
         match self.database.resume_pending().await {
             Ok(0) => {}
             Ok(pictures) => tracing::info!(pictures, "pending pictures are taken up again"),
@@ -121,6 +141,7 @@ impl Courier {
             Ok(()) => {
                 if self.failures > 0 {
                     tracing::info!("the picture API is back");
+                    self.pauses.look();
                 }
                 self.failures = 0;
                 self.heard();
@@ -135,6 +156,9 @@ impl Courier {
                     _ => UNREACHABLE,
                 };
                 self.trouble.send_replace(Some(words));
+                if error.is_pause() && !self.pauses.queue().intake.paused {
+                    self.pauses.look();
+                }
                 if self.failures == 0 {
                     tracing::warn!(%error, "pictures have to wait");
                 }

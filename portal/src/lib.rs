@@ -12,6 +12,7 @@ pub mod assignments;
 pub mod pictures;
 pub mod answers;
 pub mod client;
+pub mod pauses;
 pub mod courier;
 pub mod limits;
 pub mod page;

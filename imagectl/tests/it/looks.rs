@@ -1,12 +1,13 @@
 //! Status, a job, and the costs, as the records tell them.
 
+use bytes::Bytes;
 use imagectl::cost::cost;
 use imagectl::fault::Fault;
 use imagectl::settings::{CostSettings, JobSettings, StatusSettings};
 use imagectl::show::show;
 use imagectl::status::status;
 use jiff::{SignedDuration, Timestamp};
-use job::{Record, Status};
+use job::{Record, Status, pauses_key};
 
 use crate::support::{Embedded, claim, job, succeeded};
 
@@ -28,13 +29,43 @@ async fn the_status_tells_depths_and_who_holds_what() {
     embedded.dead("not a job").await;
     let send = embedded.sqs.send_message().queue_url(&embedded.urls.queue_url).message_body(job().encode());
     send.send().await.unwrap();
-    let seen = status(&embedded.site, &StatusSettings { claims_minutes: 60, max_records: 1000 }).await.unwrap();
-    assert_eq!((seen.jobs.waiting, seen.jobs.in_flight, seen.dead_letters.waiting), (1, 0, 1));
-    let held: Vec<_> = seen.claims.holders.iter().map(|(name, holder)| (name.as_str(), holder.jobs)).collect();
+    let seen = status(&embedded.site, &StatusSettings { claims_minutes: 60, max_records: 1000 }).await;
+    let (jobs, dead_letters, claims) = (seen.jobs.unwrap(), seen.dead_letters.unwrap(), seen.claims.as_ref().unwrap());
+    assert_eq!((jobs.waiting, jobs.in_flight, dead_letters.waiting, &seen.gaps[..]), (1, 0, 1, &[][..]));
+    let held: Vec<_> = claims.holders.iter().map(|(name, holder)| (name.as_str(), holder.jobs)).collect();
     assert_eq!(held, [("host/1", 2), ("host/2", 1), ("host/4", 1)]);
-    assert_eq!((seen.claims.run_out, seen.claims.records_read, seen.claims.is_complete), (1, 6, true));
+    assert_eq!((claims.run_out, claims.records_read, claims.unreadable, claims.is_complete), (1, 6, 0, true));
     let text = seen.to_string();
     assert!(text.contains("host/1") && text.contains("not seen: instances"), "{text}");
+}
+
+#[tokio::test]
+async fn what_is_damaged_hides_nothing_else() {
+    let embedded = Embedded::start().await;
+    let now = Timestamp::now();
+    let mut record = Record::begin(&job(), now);
+    record.claim = Some(claim("host/1", now + SignedDuration::from_secs(60)));
+    embedded.put(&record).await;
+    let damaged = job();
+    embedded.damage(&damaged).await;
+    embedded.dead(damaged.encode()).await;
+    embedded.site.objects.write(pauses_key(), Bytes::from_static(b"not json"), None).await.unwrap();
+    let seen = status(&embedded.site, &StatusSettings { claims_minutes: 60, max_records: 1000 }).await;
+    let claims = seen.claims.as_ref().unwrap();
+    assert_eq!((claims.records_read, claims.unreadable, claims.holders["host/1"].jobs), (2, 1, 1));
+    assert_eq!((seen.dead_letters.unwrap().waiting, &seen.pauses), (1, &None));
+    assert!(matches!(&seen.gaps[..], [gap] if gap.contains(pauses_key())), "{seen:?}");
+    let text = seen.to_string();
+    for words in
+        ["dead letters  1", "host/1", "1 of them are DAMAGED", "not seen: what is paused: pauses: control/pause.json"]
+    {
+        assert!(text.contains(words), "{words:?} is missing: {text}");
+    }
+    let shown = show(&embedded.site, &JobSettings { id: damaged.id, max_letters: 1000 }).await.unwrap();
+    assert_eq!((shown.objects.len(), shown.dead_letters.len(), shown.gaps.len()), (1, 1, 0));
+    assert_eq!(shown.trace_id.as_deref(), Some(damaged.trace.traceparent.trace_id()), "its message tells the trace");
+    let text = shown.to_string();
+    assert!(text.contains(&format!("DAMAGED: records/{}.json", damaged.id)), "{text}");
 }
 
 #[tokio::test]
@@ -56,6 +87,42 @@ async fn the_costs_are_calls_beside_pictures() {
     let cut = cost(&embedded.site, &CostSettings { max_records: 3, ..COST }).await.unwrap();
     assert_eq!((cut.records, cut.is_complete), (3, false));
     assert!(cut.to_string().contains("NOT ALL"), "{cut}");
+}
+
+#[tokio::test]
+async fn calls_that_the_sources_alone_tell_are_costs_as_well() {
+    let embedded = Embedded::start().await;
+    let now = Timestamp::now();
+    // Canceled while the model drew: the worker kept the picture, and the record had ended.
+    let canceled = async |generation, source: Option<Option<u32>>, told: u32| {
+        let job = job();
+        let mut record = Record::begin(&job, now);
+        record.attempts = 1;
+        record.source = (told > 0).then(|| succeeded(&job, told).source.unwrap());
+        record.paying_until = generation;
+        record.finish(Status::Canceled, now);
+        embedded.put(&record).await;
+        if let Some(source) = source {
+            embedded.put_source(&job, source).await;
+        }
+        job
+    };
+    let paying = Some(now + SignedDuration::from_secs(60));
+    canceled(None, Some(Some(1)), 0).await;
+    canceled(None, Some(None), 0).await;
+    // A second call after a first one that the record knows.
+    let twice = canceled(paying, Some(Some(2)), 1).await;
+    // No call came back.
+    canceled(paying, None, 0).await;
+    canceled(paying, Some(Some(1)), 1).await;
+    let counted = cost(&embedded.site, &COST).await.unwrap();
+    assert_eq!((counted.calls_paid, counted.calls_by_source_alone, counted.records), (5, 3, 5));
+    assert_eq!((counted.unreadable, counted.paid_more_than_once.clone()), (0, vec![twice.id]));
+    let text = counted.to_string();
+    assert!(
+        text.contains("calls paid          5 (3 of") && text.contains("not counted         calls repeated"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

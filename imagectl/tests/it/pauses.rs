@@ -1,11 +1,14 @@
 //! Pause and resume: one object for the whole fleet, and a line in the audit for each.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use imagectl::fault::Fault;
 use imagectl::pause::{pause, read, resume};
+use imagectl::site::Site;
 use job::{Part, Pauses, pauses_key};
 
-use crate::support::Embedded;
+use crate::support::{Embedded, RefusingObjects};
 
 #[tokio::test]
 async fn a_pause_is_one_object_and_keeps_its_time() {
@@ -66,6 +69,26 @@ async fn of_operators_that_meet_each_has_a_say() {
 async fn an_object_that_cannot_be_read_is_named() {
     let embedded = Embedded::start().await;
     embedded.site.objects.write(pauses_key(), Bytes::from_static(b"not json"), None).await.unwrap();
-    let error = read(&embedded.site).await.unwrap_err().to_string();
-    assert!(error.contains(pauses_key()) && error.contains("delete it"), "{error}");
+    let paused = pause(&embedded.site, &Part::ALL, "Maintenance.").await.unwrap_err();
+    let resumed = resume(&embedded.site, &Part::ALL).await.unwrap_err();
+    for error in [read(&embedded.site).await.unwrap_err(), paused, resumed] {
+        let error = error.to_string();
+        assert!(error.contains("delete the object control/pause.json of the bucket"), "{error}");
+    }
+    assert_eq!(embedded.audit().await.len(), 0, "nothing was done, and the audit says nothing else");
+    assert_eq!(embedded.site.objects.read(pauses_key()).await.unwrap().unwrap().0, "not json");
+}
+
+#[tokio::test]
+async fn a_pause_that_could_not_be_written_is_in_the_audit_as_such() {
+    let embedded = Embedded::start().await;
+    let objects = RefusingObjects { objects: embedded.site.objects.clone(), refused: pauses_key() };
+    let site = Site { objects: Arc::new(objects), ..embedded.site.clone() };
+    let refused = pause(&site, &[Part::Intake], "Maintenance.").await;
+    assert!(matches!(&refused, Err(Fault::Service { .. })), "{refused:?}");
+    assert!(resume(&site, &[Part::Intake]).await.is_err());
+    let mut actions: Vec<_> = embedded.audit().await.iter().map(|line| line["action"].clone()).collect();
+    actions.sort_by_key(ToString::to_string);
+    assert_eq!(actions, ["pause", "pause_failed", "resume", "resume_failed"]);
+    assert_eq!(read(&embedded.site).await.unwrap().pauses, Pauses::default());
 }

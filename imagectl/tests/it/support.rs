@@ -4,19 +4,20 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
 use devstack::embedded::sqs::SqsOptions;
 use devstack::embedded::{EmbeddedS3, EmbeddedSqs, s3_client, sqs_client};
 use devstack::stack::provision::{self, Queues as Urls};
 use devstack::stack::{BUCKET, MAX_RECEIVE_COUNT};
 use imagectl::fault::Fault;
 use imagectl::fleet::NoFleet;
-use imagectl::objects::S3Objects;
+use imagectl::objects::{ETag, Listed, ObjectInfo, Objects, S3Objects};
 use imagectl::queues::{Depth, Queues, RawLetter, SqsQueues};
 use imagectl::site::Site;
 use jiff::Timestamp;
 use job::{
     Claim, Failure, FailureCode, IdKeys, ImageInfo, Job, JobSpec, Record, SourceInfo, Status, TenantId, TraceContext,
-    image_key, record_key,
+    image_key, record_key, source_key,
 };
 use uuid::Uuid;
 
@@ -62,6 +63,21 @@ impl Embedded {
     pub async fn put(&self, record: &Record) {
         let body = ByteStream::from(serde_json::to_vec(record).unwrap());
         self.s3.put_object().bucket(BUCKET).key(record_key(&record.id)).body(body).send().await.unwrap();
+    }
+
+    /// The picture that so many calls have brought, as the worker keeps it.
+    pub async fn put_source(&self, job: &Job, generation: Option<u32>) {
+        let put = self.s3.put_object().bucket(BUCKET).key(source_key(&job.id)).body(ByteStream::from_static(b"png"));
+        put.set_metadata(generation.map(|number| [("generation".to_owned(), number.to_string())].into()))
+            .send()
+            .await
+            .unwrap();
+    }
+
+    /// A record that was cut off while it was written.
+    pub async fn damage(&self, job: &Job) {
+        let body = ByteStream::from_static(br#"{"v":1"#);
+        self.s3.put_object().bucket(BUCKET).key(record_key(&job.id)).body(body).send().await.unwrap();
     }
 
     /// A dead letter whose record says that its attempts ended with this fault.
@@ -159,6 +175,34 @@ pub fn succeeded(job: &Job, generation: u32) -> Record {
     record
 }
 
+/// The bucket, of which one object cannot be written.
+pub struct RefusingObjects {
+    pub objects: Arc<dyn Objects>,
+    pub refused: &'static str,
+}
+
+#[async_trait]
+impl Objects for RefusingObjects {
+    async fn read(&self, key: &str) -> Result<Option<(Bytes, ETag)>, Fault> {
+        self.objects.read(key).await
+    }
+
+    async fn write(&self, key: &str, body: Bytes, expected: Option<&ETag>) -> Result<Option<ETag>, Fault> {
+        if key == self.refused {
+            return Err(Fault::Service { what: "S3", reason: "AccessDenied: no".to_owned() });
+        }
+        self.objects.write(key, body, expected).await
+    }
+
+    async fn look(&self, key: &str) -> Result<Option<ObjectInfo>, Fault> {
+        self.objects.look(key).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>, Fault> {
+        self.objects.list(prefix, after).await
+    }
+}
+
 /// The queues, of which the job queue takes so many messages and then no more.
 pub struct RefusingQueues {
     pub queues: Arc<dyn Queues>,
@@ -185,6 +229,10 @@ impl Queues for RefusingQueues {
 
     async fn put_back(&self, receipt: &str) -> Result<(), Fault> {
         self.queues.put_back(receipt).await
+    }
+
+    fn knows_origin(&self, letter: &RawLetter) -> bool {
+        self.queues.knows_origin(letter)
     }
 
     async fn send_back(&self, letter: &RawLetter, tenant: &TenantId) -> Result<String, Fault> {

@@ -26,7 +26,7 @@ pub struct View<'a> {
     /// Goes into every form.
     pub csrf: String,
     /// What keeps pictures from being made at the moment.
-    pub trouble: Option<&'a str>,
+    pub trouble: Option<String>,
 }
 
 /// Field of every form: see [`crate::secret::csrf_token`].
@@ -70,7 +70,7 @@ pub fn page(view: &View<'_>, title: &str, body: &Markup) -> Markup {
                     }
                 }
                 main #main tabindex="-1" {
-                    p.trouble #trouble role="status" { @if let Some(words) = view.trouble { span { (words) } } }
+                    p.trouble #trouble role="status" { @if let Some(words) = &view.trouble { span { (words) } } }
                     (body)
                 }
             }

@@ -34,7 +34,7 @@ struct States {
     /// Whether there is something left to cancel.
     cancellable: bool,
     /// What keeps pictures from being made.
-    trouble: Option<&'static str>,
+    trouble: Option<String>,
     /// When to ask again; none if nothing is pending.
     ask_after_ms: Option<u32>,
 }
@@ -75,7 +75,7 @@ pub(super) async fn states(State(portal): State<Arc<Portal>>, visitor: Visitor, 
         pictures: pictures.iter().map(state).collect(),
         summary: page::summary(&siblings),
         cancellable: siblings.iter().any(|picture| picture.state.has_not_started() && !picture.cancel_wanted),
-        trouble: portal.desk.trouble(),
+        trouble: view.trouble.clone(),
         ask_after_ms: pending.then_some(ASK_AFTER_MS),
     };
     Ok(Json(states).into_response())

@@ -70,7 +70,11 @@ impl FromRequestParts<Arc<Portal>> for Visitor {
 impl Visitor {
     /// Returns what the pages need to know.
     pub(super) fn view<'a>(&'a self, portal: &Portal) -> View<'a> {
-        View { who: self.who.as_ref(), csrf: secret::csrf_token(&self.cookie), trouble: portal.desk.trouble() }
+        let trouble = match &self.who {
+            Some(Who::Teacher(_)) => portal.desk.trouble_for_teachers(),
+            _ => portal.desk.trouble().map(str::to_owned),
+        };
+        View { who: self.who.as_ref(), csrf: secret::csrf_token(&self.cookie), trouble }
     }
 
     /// Returns the header that gives the browser the cookie, if it has none: a form needs one.

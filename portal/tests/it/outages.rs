@@ -4,6 +4,7 @@ use crate::support::{Db, Page, ScriptedApi, TestPortal, User, eventually, on_bot
 
 on_both_databases!(
     an_api_that_is_away_costs_time_and_no_text,
+    a_pause_is_told_to_teachers_with_its_reason_until_it_ends,
     a_restart_goes_on_where_the_database_says,
     a_lost_answer_is_one_job,
     a_job_that_the_api_cannot_take_holds_up_no_other,
@@ -61,6 +62,42 @@ async fn an_api_that_is_away_costs_time_and_no_text(db: Db) {
     eventually("the job", async || (api.jobs().len() == 3).then_some(())).await;
     api.forget();
     until_it_says(&mut teacher, &path, "no longer knows this picture").await;
+    portal.stop().await;
+}
+
+async fn a_pause_is_told_to_teachers_with_its_reason_until_it_ends(db: Db) {
+    let api = ScriptedApi::start().await;
+    let portal = TestPortal::start(&db, &api.url()).await;
+    let (mut teacher, mut student) = (portal.teacher().await, portal.student("Ada").await);
+    teacher.get("/classes").await.does_not_say("paused");
+    assert_eq!(api.calls("queue"), 0, "nothing waits, so nobody asks");
+
+    // Jobs are taken, and nothing is made of them.
+    api.pause(None, Some("The <model> is being changed"));
+    let path = create(&mut teacher, &["a fox"]).await.path;
+    let told = "Pictures are paused: The &lt;model&gt; is being changed. (Since 6 November, 08:05 UTC.)";
+    until_it_says(&mut teacher, &path, told).await;
+    teacher.get("/classes").await.says(told);
+    let page = teacher.get(&path).await;
+    let states = teacher.get(&format!("/pictures?ids={}", page.pictures()[0])).await;
+    let states: serde_json::Value = serde_json::from_str(&states.text).unwrap();
+    assert!(states["trouble"].as_str().unwrap().contains("The <model> is being changed. (Since"), "{states}");
+    student.get(&path).await.does_not_say("is being changed");
+
+    // No jobs are taken: a student is told no more than that.
+    api.pause(Some("We move house."), Some("The <model> is being changed"));
+    let later = create(&mut teacher, &["a hen"]).await.path;
+    until_it_says(&mut teacher, &later, "Pictures are paused: We move house. (Since").await;
+    teacher.get(&later).await.says("Waiting to be sent");
+    teacher.get("/classes").await.says("We move house.");
+    until_it_says(&mut student, &path, "the picture service is paused by those who run it").await;
+    student.get(&path).await.does_not_say("We move house.");
+
+    api.pause(None, None);
+    eventually("the other job", async || (api.jobs().len() == 2).then_some(())).await;
+    eventually("no notice", async || (!teacher.get("/classes").await.text.contains("paused")).then_some(())).await;
+    api.set("a ", "succeeded");
+    until_it_says(&mut teacher, &later, "1 of 1 picture is ready.").await;
     portal.stop().await;
 }
 

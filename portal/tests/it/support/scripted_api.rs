@@ -36,6 +36,8 @@ struct Script {
     broken: Option<&'static str>,
     /// Take the request, and lose the answer.
     swallow: bool,
+    /// Why intake and generation are paused.
+    paused: [Option<&'static str>; 2],
 }
 
 /// The API. It ends when dropped.
@@ -54,6 +56,7 @@ impl ScriptedApi {
         let router = Router::new()
             .route("/v1/jobs", post(submit))
             .route("/v1/batches", post(batch))
+            .route("/v1/queue", get(queue))
             .route("/v1/jobs/{id}", get(job))
             .route("/v1/jobs/{id}/cancel", post(cancel))
             .with_state(Arc::clone(&script));
@@ -92,6 +95,11 @@ impl ScriptedApi {
         self.script().swallow = swallow;
     }
 
+    /// Pauses intake, generation or both, as operators do; with `None` they go on.
+    pub fn pause(&self, intake: Option<&'static str>, generation: Option<&'static str>) {
+        self.script().paused = [intake, generation];
+    }
+
     /// Loses all jobs, as after a reset.
     pub fn forget(&self) {
         self.script().jobs.clear();
@@ -125,6 +133,11 @@ impl Script {
             return Some(problem(401, "unauthenticated"));
         }
         self.outage.map(|(status, code)| problem(status, code))
+    }
+
+    /// What a submission is answered while intake is paused.
+    fn refusal(&self) -> Option<Response> {
+        self.paused[0].map(|_| ([("retry-after", "1")], problem(503, "intake_paused")).into_response())
     }
 
     /// The same key is the same job.
@@ -170,7 +183,7 @@ impl Script {
 
 async fn submit(State(script): Shared, headers: HeaderMap, Json(body): Json<Value>) -> Response {
     let mut script = script.lock().unwrap();
-    if let Some(answer) = script.called("submit", &headers) {
+    if let Some(answer) = script.called("submit", &headers).or_else(|| script.refusal()) {
         return answer;
     }
     let key = headers["idempotency-key"].to_str().unwrap().to_owned();
@@ -183,7 +196,7 @@ async fn submit(State(script): Shared, headers: HeaderMap, Json(body): Json<Valu
 
 async fn batch(State(script): Shared, headers: HeaderMap, Json(body): Json<Value>) -> Response {
     let mut script = script.lock().unwrap();
-    if let Some(answer) = script.called("batch", &headers) {
+    if let Some(answer) = script.called("batch", &headers).or_else(|| script.refusal()) {
         return answer;
     }
     let jobs = body["jobs"].as_array().unwrap();
@@ -205,6 +218,18 @@ async fn batch(State(script): Shared, headers: HeaderMap, Json(body): Json<Value
         return problem(503, "queue_unavailable");
     }
     (StatusCode::ACCEPTED, [("retry-after", "0")], Json(json!({ "jobs": results }))).into_response()
+}
+
+async fn queue(State(script): Shared, headers: HeaderMap) -> Response {
+    let mut script = script.lock().unwrap();
+    if let Some(answer) = script.called("queue", &headers) {
+        return answer;
+    }
+    let [intake, generation] = script.paused.map(|reason| match reason {
+        Some(reason) => json!({ "paused": true, "reason": reason, "since": "2026-11-06T08:05:00Z" }),
+        None => json!({ "paused": false }),
+    });
+    Json(json!({ "intake": intake, "generation": generation })).into_response()
 }
 
 async fn job(State(script): Shared, headers: HeaderMap, Path(key): Path<String>) -> Response {
