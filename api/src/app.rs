@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use job::{IdKeys, JobId, Pauses, Record, Status};
+use job::{IdKeys, JobId, Pauses, Record};
 use service::following::Followed;
 use service::readiness::Readiness;
 use service::serve::{Bounds, HEAD_TIMEOUT, serve};
@@ -101,10 +101,10 @@ impl Api {
         let mut view = JobView::new(id, record, now, self.queue_retention, &self.links);
         if let Some(forecast) = &self.forecast {
             record.into_iter().for_each(|record| forecast.saw(record, now));
-            view.eta_seconds = match (view.status, view.started_at) {
-                (status, _) if status.is_final() => None,
-                (Status::Generating | Status::Processing, Some(started_at)) => Some(forecast.of_taken(started_at, now)),
-                _ => forecast.of_waiting(view.created_at, now),
+            view.eta_seconds = match record {
+                _ if view.status.is_final() => None,
+                Some(record) => forecast.of(record, view.status, now),
+                None => forecast.of_waiting(view.created_at, now),
             };
         }
         view

@@ -133,6 +133,25 @@ impl Forecast {
         state.has_seen_a_job = true;
     }
 
+    /// Returns the seconds until the job of `record` will be done, which reads `status` at `now`. None when nobody can say: what
+    /// an attempt has left waits for its next delivery, not for those before it, and what holds up a later attempt is not known.
+    pub fn of(&self, record: &Record, status: Status, now: Timestamp) -> Option<u64> {
+        match status {
+            status if status.is_final() => None,
+            Status::Generating | Status::Processing if record.attempts <= 1 => {
+                record.started_at.map(|started_at| self.of_taken(started_at, now))
+            }
+            // `started_at` is of the first attempt; a call begins within seconds of a claim, and of its renewal.
+            Status::Generating => {
+                let left = self.state().seconds_in_hand - seconds(record.updated_at, now);
+                (left > 0.0).then(|| whole(left))
+            }
+            Status::Processing => None,
+            _ if record.claim.is_some() || record.last_fault.is_some() => None,
+            _ => self.of_waiting(record.retried_at.or(record.submitted_at).or_else(|| record.id.issued_at()), now),
+        }
+    }
+
     /// Returns the seconds until a job that waits since `submitted_at` will be done. None when nobody can say: there was no look
     /// lately, or jobs wait and nobody takes any.
     pub fn of_waiting(&self, submitted_at: Option<Timestamp>, now: Timestamp) -> Option<u64> {
@@ -149,8 +168,8 @@ impl Forecast {
         Some(whole(wait + state.seconds_in_hand))
     }
 
-    /// Returns the seconds until a job that a worker took at `started_at` will be done.
-    pub fn of_taken(&self, started_at: Timestamp, now: Timestamp) -> u64 {
+    /// Returns the seconds until a job that its first worker took at `started_at` will be done.
+    fn of_taken(&self, started_at: Timestamp, now: Timestamp) -> u64 {
         whole(self.state().seconds_in_hand - seconds(started_at, now))
     }
 
@@ -178,6 +197,8 @@ fn whole(seconds: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use jiff::SignedDuration;
+    use job::{Claim, IdKeys, Job, JobSpec, TenantId, TraceContext};
+    use uuid::Uuid;
 
     use super::*;
 
@@ -234,5 +255,58 @@ mod tests {
         let forecast = steady(0, |_| 0);
         assert_eq!(forecast.of_taken(at(0), at(2)), 3);
         assert_eq!(forecast.of_taken(at(0), at(90)), 1, "never nothing while it is not done");
+    }
+
+    /// The record of a job that came at 0 and was taken at once.
+    fn taken() -> Record {
+        let keys: IdKeys = "test-secret-test-secret-test-secret".parse().unwrap();
+        let tenant: TenantId = "north".parse().unwrap();
+        let job = Job {
+            id: keys.issue(&tenant),
+            tenant,
+            spec: JobSpec::new("a red fox".into(), None, None).unwrap(),
+            submitted_at: at(0),
+            deadline_at: None,
+            retries: 0,
+            trace: TraceContext::generate(),
+        };
+        Record { attempts: 1, ..Record::begin(&job, at(0)) }
+    }
+
+    #[test]
+    fn a_job_that_is_asked_for_again_waits_behind_those_before_its_newest_message() {
+        let forecast = steady(50, |second| 240 - u64::try_from(second).unwrap() * 12 / 5);
+        let waits = |retried_at, attempts| Record { status: Status::Queued, retried_at, attempts, ..taken() };
+        let eta = |record: &Record| forecast.of(record, Status::Queued, at(50));
+        assert_eq!(eta(&waits(None, 0)), Some(55));
+        assert_eq!(eta(&waits(Some(at(50)), 2)), forecast.of_waiting(Some(at(50)), at(50)), "not since it came first");
+        assert!(eta(&waits(Some(at(50)), 2)) > eta(&waits(None, 2)));
+        // An attempt has failed since, or its worker has died: it waits for its next delivery, or is a dead letter.
+        let released = Record { last_fault: Some("model_failed".to_owned()), ..waits(Some(at(1)), 3) };
+        assert_eq!(eta(&released), None);
+        let claim = Claim {
+            token: Uuid::nil(),
+            worker: "host-1".to_owned(),
+            message_id: "m-1".to_owned(),
+            receive_count: 5,
+            deadline_at: at(49),
+        };
+        assert_eq!(eta(&Record { claim: Some(claim), ..waits(None, 5) }), None);
+    }
+
+    #[test]
+    fn a_later_attempt_counts_from_its_own_beginning_and_not_for_ever() {
+        let forecast = steady(0, |_| 0);
+        let record = |attempts, updated_at| Record { attempts, updated_at: at(updated_at), ..taken() };
+        let eta = |record: &Record, status, now| forecast.of(record, status, at(now));
+        assert_eq!(eta(&record(1, 0), Status::Generating, 2), Some(3));
+        assert_eq!(eta(&record(1, 4), Status::Processing, 4), Some(1));
+        assert_eq!(eta(&record(1, 0), Status::Generating, 90), Some(1));
+        assert_eq!(eta(&record(2, 600), Status::Generating, 602), Some(3));
+        assert_eq!(eta(&record(2, 600), Status::Generating, 605), None, "whatever holds it up");
+        assert_eq!(eta(&record(2, 600), Status::Processing, 601), None);
+        for status in [Status::Succeeded, Status::Failed, Status::Canceled] {
+            assert_eq!(eta(&record(2, 600), status, 601), None);
+        }
     }
 }

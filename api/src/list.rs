@@ -69,13 +69,19 @@ pub async fn list_jobs(
     api.limits.polls(&tenant, most)?;
     // One more, which tells whether there is a next page.
     let entries = api.records.list(&tenant, after.as_ref(), most + 1).await?;
-    let read = async |entry: &IndexEntry| match api.records.read(&entry.id()).await? {
+    let read = async |entry: &IndexEntry| match api.records.read(&entry.id()).await {
         // Of another secret that was retired, the id would be 404 elsewhere; and nobody's word is taken for whose job it is.
-        Some((record, _)) if record.tenant == tenant && api.job_id_keys.verify(&entry.id(), &tenant) => {
+        Ok(Some((record, _))) if record.tenant == tenant && api.job_id_keys.verify(&entry.id(), &tenant) => {
             Ok(Some(api.view(&entry.id(), Some(&record))))
         }
         // Expired before its entry.
-        _ => Ok::<_, StoreError>(None),
+        Ok(_) => Ok(None),
+        // A poll of it says 500; all the others are to be seen.
+        Err(StoreError::Unreadable(error)) => {
+            tracing::warn!(job.id = %entry.id(), %error, "record cannot be read, its job is left out of a list");
+            Ok(None)
+        }
+        Err(error) => Err(error),
     };
     let mut views = stream::iter(entries.iter().take(most)).map(read).buffered(READS_AT_A_TIME).boxed();
     let (mut jobs, mut looked_at) = (Vec::new(), 0);

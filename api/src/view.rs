@@ -317,9 +317,12 @@ impl JobView {
 /// has been lost or sits in the dead-letter queue: it must not read as queued for ever.
 pub fn status_at(id: &JobId, record: Option<&Record>, now: Timestamp, retention: Duration) -> Status {
     let status = record.map_or(Status::Queued, |record| record.status_at(now));
-    let submitted_at = record.and_then(|record| record.retried_at.or(record.submitted_at)).or_else(|| id.issued_at());
-    let outlived = submitted_at
-        .is_some_and(|submitted| now.duration_since(submitted).unsigned_abs() > retention && submitted < now);
+    let known_of = match record {
+        // Whoever wrote it had a message, which a redrive may have made anew.
+        Some(record) => record.submitted_at.max(record.retried_at).max(Some(record.updated_at)),
+        None => id.issued_at(),
+    };
+    let outlived = known_of.is_some_and(|known| now.duration_since(known).unsigned_abs() > retention && known < now);
     if status == Status::Queued && outlived { Status::Expired } else { status }
 }
 

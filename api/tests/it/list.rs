@@ -128,6 +128,21 @@ async fn an_entry_whose_record_has_expired_is_passed_over() {
 }
 
 #[tokio::test]
+async fn a_record_that_nobody_can_read_takes_no_other_job_out_of_the_list() {
+    let api = TestApi::new();
+    let all: Vec<String> = (0..4).map(|age| enter(&api, age, succeeded)).collect();
+    api.records.spoil(&all[1].parse().unwrap());
+    for (path, sizes) in
+        [("/v1/jobs", vec![3]), ("/v1/jobs?status=succeeded", vec![3]), ("/v1/jobs?limit=2", vec![1, 2])]
+    {
+        let pages = pages(&api, path).await;
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), sizes, "{path}");
+        assert_eq!(pages.concat(), [&all[..1], &all[2..]].concat(), "{path}");
+    }
+    api.get(&format!("/v1/jobs/{}", all[1])).await.assert_problem(500, "internal_error");
+}
+
+#[tokio::test]
 async fn each_wrong_parameter_is_named() {
     let api = TestApi::new();
     let entry = IndexEntry::new(job().id, Timestamp::now());

@@ -129,11 +129,20 @@ async fn a_job_that_no_worker_has_seen_is_put_into_the_queue_again() {
     fn in_five_days() -> Timestamp {
         Timestamp::now() + (5 * 24).hours()
     }
-    // Its message may wait, or be lost: the same message again, which the claim makes one.
+    // Its message may wait, or be lost. Where it waits, with a deadline that has passed, the number in the record takes its word.
     let api = TestApi::new();
     let waiting = job();
+    let answer = api.send(request(&waiting, &json!({"prompt": "a red fox", "deadline_seconds": 600}))).await;
+    assert_eq!((answer.status.as_u16(), &answer.body["status"]), (202, &json!("queued")));
+    let again = api.queue.jobs().remove(0);
+    let record = api.records.record(&waiting.id).unwrap();
+    assert_eq!((again.retries, record.retries, record.status), (1, 1, Status::Queued));
+    assert_eq!((record.deadline_at, record.retried_at), (again.deadline_at, Some(again.submitted_at)));
+    assert_eq!((record.submitted_at, record.started_at, record.attempts), (waiting.id.issued_at(), None, 0));
+    // From here on it is known what is asked for.
+    api.send(request(&waiting, &json!({"prompt": "a blue hen"}))).await.assert_invalid("body");
     assert_eq!(retry(&api, &waiting).await.status, 202);
-    assert_eq!((api.queue.jobs()[0].retries, api.records.record(&waiting.id)), (0, None));
+    assert_eq!(api.queue.jobs().len(), 1, "it is under way");
 
     // It is lost: without a record, and with that of a worker that died.
     for record in [None, Some(claimed(&waiting))] {
@@ -155,18 +164,55 @@ async fn a_job_that_no_worker_has_seen_is_put_into_the_queue_again() {
     }
 }
 
-#[tokio::test]
-async fn a_worker_that_was_faster_keeps_its_claim() {
-    let job = job();
+/// Sends a retry with `body`, and lets a worker write `rival` right before each of the first `times` writes of the record.
+async fn retry_beside(rival: &Record, times: usize, first: Option<&Record>, body: &Value) -> (TestApi, Answer) {
     let (queue, records) = (Arc::new(MemoryQueue::default()), Arc::new(MemoryRecords::default()));
-    records.put(&failed(&job, FailureCode::AttemptsExhausted));
-    let rival = Record { retries: 1, ..claimed(&job) };
-    let store = ContendedRecords { records: records.clone(), rival: rival.clone(), rivals_left: AtomicUsize::new(1) };
+    first.into_iter().for_each(|first| records.put(first));
+    let store =
+        ContendedRecords { records: records.clone(), rival: rival.clone(), rivals_left: AtomicUsize::new(times) };
     let ports =
         Ports { queue: queue.clone(), records: Arc::new(store), now: Timestamp::now, pauses: Default::default() };
     let api = TestApi::with_ports(&[], queue, records, ports);
-    assert_eq!(retry(&api, &job).await.status, 202);
-    assert_eq!(api.records.record(&job.id), Some(rival));
+    let job = Job { id: rival.id, ..job() };
+    let answer = api.send(request(&job, body)).await;
+    (api, answer)
+}
+
+#[tokio::test]
+async fn a_worker_that_was_faster_keeps_its_claim() {
+    let job = job();
+    let rival = Record { retries: 1, ..claimed(&job) };
+    for first in [Some(failed(&job, FailureCode::AttemptsExhausted)), None] {
+        let (api, answer) = retry_beside(&rival, 1, first.as_ref(), &json!({"prompt": "a red fox"})).await;
+        assert_eq!(answer.status, 202);
+        assert_eq!(api.records.record(&job.id).as_ref(), Some(&rival));
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_takes_the_message_before_meanwhile_does_not_have_the_last_word() {
+    let job = job();
+    let paying_until = Some(Timestamp::now() + 60.seconds());
+    let deadline_at = Some(Timestamp::now() + 1.second());
+    let at_work = Record { paying_until, deadline_at, ..claimed(&job) };
+    let mut expired = at_work.clone();
+    expired.finish(Status::Expired, Timestamp::now());
+    let body = json!({"prompt": "a red fox", "deadline_seconds": 600});
+    for (rival, times) in [(&at_work, 1), (&expired, 1), (&at_work, 3)] {
+        let (api, answer) = retry_beside(rival, times, None, &body).await;
+        assert_eq!((answer.status.as_u16(), api.queue.jobs()[0].retries), (202, 1));
+        let record = api.records.record(&job.id).unwrap();
+        // Without the number, a cancel from now on would be undone by the message that was sent.
+        assert_eq!((record.status, record.retries, record.claim), (Status::Queued, 1, None));
+        assert_eq!((record.deadline_at, record.attempts), (api.queue.jobs()[0].deadline_at, 1));
+        assert_eq!(record.paying_until, paying_until, "whoever is next waits for the call that may be under way");
+    }
+    // The picture is there already, or it is one of something else.
+    let (api, answer) = retry_beside(&succeeded(&job), 1, None, &body).await;
+    assert_eq!((answer.status.as_u16(), api.records.record(&job.id).unwrap().status), (202, Status::Succeeded));
+    let (api, answer) = retry_beside(&at_work, 1, None, &json!({"prompt": "a blue hen"})).await;
+    answer.assert_invalid("body");
+    assert_eq!(api.records.record(&job.id), Some(at_work));
 }
 
 #[tokio::test]

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use api::app::{Application, Ports, ServeError, Stopped};
 use api::queue::Depth;
 use jiff::Timestamp;
+use job::{JobId, Record, Status};
 use service::readiness::Readiness;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{MemoryQueue, MemoryRecords, NORTH_KEY, job, settings};
+use crate::support::{MemoryQueue, MemoryRecords, NORTH_KEY, claimed, job, settings};
 
 async fn build(args: &[&str], readiness: &Readiness, records: Arc<MemoryRecords>) -> Result<Application, ServeError> {
     let settings = settings(args);
@@ -20,11 +21,10 @@ async fn build(args: &[&str], readiness: &Readiness, records: Arc<MemoryRecords>
     Application::build(&settings, settings.validate().unwrap(), ports, readiness.clone()).await
 }
 
-async fn open_poll(addr: std::net::SocketAddr, prefer: &str) -> TcpStream {
+async fn open_poll(addr: std::net::SocketAddr, id: JobId, prefer: &str) -> TcpStream {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     let head = format!(
-        "GET /v1/jobs/{} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {NORTH_KEY}\r\nPrefer: {prefer}\r\nConnection: close\r\n\r\n",
-        job().id
+        "GET /v1/jobs/{id} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {NORTH_KEY}\r\nPrefer: {prefer}\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     stream
@@ -36,18 +36,20 @@ async fn read_all(mut stream: TcpStream) -> String {
     text
 }
 
-/// What a poll of a job that waits is answered with, where 24 wait and 12 are in hand.
-async fn poll_of_a_waiting_job(args: &[&str]) -> String {
+/// What a poll of a job that waits is answered with, where 24 wait and 12 are in hand, and `record` is what is known of it.
+async fn poll_of_a_waiting_job(args: &[&str], record: Option<&Record>) -> String {
     let (settings, queue) = (settings(args), Arc::new(MemoryQueue::default()));
     queue.says(Depth { waiting: 24, in_flight: 12 });
     let records = Arc::new(MemoryRecords::default());
+    record.into_iter().for_each(|record| records.put(record));
+    let id = record.map_or_else(|| job().id, |record| record.id);
     let ports = Ports { queue, records, now: Timestamp::now, pauses: Default::default() };
     let application = Application::build(&settings, settings.validate().unwrap(), ports, Readiness::starting()).await;
     let application = application.unwrap();
     let (addr, shutdown) = (application.local_addr(), CancellationToken::new());
     let serving = application.run_until_stopped(shutdown.clone().cancelled_owned());
     let client = async {
-        let answer = read_all(open_poll(addr, "respond-async").await).await;
+        let answer = read_all(open_poll(addr, id, "respond-async").await).await;
         shutdown.cancel();
         answer
     };
@@ -56,7 +58,7 @@ async fn poll_of_a_waiting_job(args: &[&str]) -> String {
 
 #[tokio::test]
 async fn with_a_promise_a_waiting_job_tells_when_it_will_be_done() {
-    let answer = poll_of_a_waiting_job(&["--picture-within-seconds=60"]).await;
+    let answer = poll_of_a_waiting_job(&["--picture-within-seconds=60"], None).await;
     let after = |text: &str| -> u64 {
         let (_, rest) = answer.split_once(text).unwrap_or_else(|| panic!("no {text} in {answer}"));
         rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
@@ -68,9 +70,14 @@ async fn with_a_promise_a_waiting_job_tells_when_it_will_be_done() {
 }
 
 #[tokio::test]
-async fn without_a_promise_nothing_is_said() {
-    let answer = poll_of_a_waiting_job(&[]).await;
-    assert!(answer.contains("retry-after: 2") && !answer.contains("eta_seconds"), "{answer}");
+async fn without_a_promise_or_without_a_way_to_know_nothing_is_said() {
+    // Nor is it, with a promise, of a job that waits for its next attempt, or in the dead-letter queue.
+    let mut released = claimed(&job());
+    (released.status, released.claim, released.last_fault) = (Status::Queued, None, Some("model_failed".to_owned()));
+    for (args, record) in [(&[][..], None), (&["--picture-within-seconds=60"], Some(&released))] {
+        let answer = poll_of_a_waiting_job(args, record).await;
+        assert!(answer.contains("retry-after: 2") && !answer.contains("eta_seconds"), "{answer}");
+    }
 }
 
 #[tokio::test]
@@ -81,7 +88,7 @@ async fn a_held_request_is_answered_before_the_service_stops() {
     let shutdown = CancellationToken::new();
     let serving = application.run_until_stopped(shutdown.clone().cancelled_owned());
     let client = async {
-        let stream = open_poll(addr, "wait=20").await;
+        let stream = open_poll(addr, job().id, "wait=20").await;
         while records.reads() == 0 {
             tokio::task::yield_now().await;
         }
@@ -157,7 +164,7 @@ async fn half_a_request_does_not_hold_up_the_stop() {
         let mut half = TcpStream::connect(addr).await.unwrap();
         half.write_all(b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\n").await.unwrap();
         // An answer on a later connection: the half request has been read.
-        let answer = read_all(open_poll(addr, "wait=0").await).await;
+        let answer = read_all(open_poll(addr, job().id, "wait=0").await).await;
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
         shutdown.cancel();
         half

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::app::Ports;
 use jiff::{Timestamp, ToSpan};
-use job::{Failure, FailureCode, ImageFormat, Record, RenditionSpec, Status};
+use job::{Failure, FailureCode, ImageFormat, Job, Record, RenditionSpec, Status};
 use serde_json::json;
 
 use crate::support::{MemoryQueue, MemoryRecords, SOUTH_KEY, TestApi, claimed, get, job, post, succeeded, with};
@@ -144,6 +144,25 @@ async fn nothing_is_queued_for_longer_than_the_queue_keeps_it() {
         let job = job();
         api.records.put(&claimed(&job));
         assert_eq!(api.get(&format!("/v1/jobs/{}", job.id)).await.body["status"], orphan);
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_a_redrive_has_brought_back_is_queued_however_old_it_is() {
+    let api = TestApi::new();
+    let old = Job { submitted_at: Timestamp::now() - (5 * 24).hours(), ..job() };
+    // Given back by a worker just now; and asked for again, by a message that was sent since.
+    let mut given_back = claimed(&old);
+    (given_back.status, given_back.claim) = (Status::Queued, None);
+    for (updated_at, retried_at, status) in [
+        (Timestamp::now(), None, "queued"),
+        (old.submitted_at, Some(Timestamp::now()), "queued"),
+        (Timestamp::now() - (3 * 24).hours(), Some(old.submitted_at), "queued"),
+        (old.submitted_at, None, "expired"),
+    ] {
+        api.records.put(&Record { updated_at, retried_at, ..given_back.clone() });
+        let view = api.get(&format!("/v1/jobs/{}", old.id)).await.body;
+        assert_eq!(view["status"], status, "{view}");
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) struct MemoryRecords {
     lists: AtomicUsize,
     versions: AtomicU64,
     reads: AtomicUsize,
+    unreadable: Mutex<BTreeSet<JobId>>,
 }
 
 impl MemoryRecords {
@@ -34,6 +35,11 @@ impl MemoryRecords {
     /// Takes a record away, as a lifecycle rule does.
     pub(crate) fn expire(&self, id: &JobId) {
         self.records.lock().unwrap().remove(id);
+    }
+
+    /// Makes a record one that nobody can read.
+    pub(crate) fn spoil(&self, id: &JobId) {
+        self.unreadable.lock().unwrap().insert(*id);
     }
 
     /// Returns how many pages were listed.
@@ -64,6 +70,9 @@ impl MemoryRecords {
 impl RecordStore for MemoryRecords {
     async fn read(&self, id: &JobId) -> Result<Option<(Record, ETag)>, StoreError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
+        if self.unreadable.lock().unwrap().contains(id) {
+            return Err(StoreError::Unreadable(format!("{id}: line 1, column 6")));
+        }
         Ok(self.records.lock().unwrap().get(id).cloned())
     }
 
