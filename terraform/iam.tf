@@ -129,7 +129,7 @@ resource "aws_iam_role_policy" "worker" {
         # The reconciler looks and puts back: no DeleteMessage.
         Sid      = "LookAtDeadLetters"
         Effect   = "Allow"
-        Action   = ["sqs:ChangeMessageVisibility", "sqs:ReceiveMessage"]
+        Action   = ["sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
         Resource = aws_sqs_queue.jobs_dead_letter.arn
       },
       {

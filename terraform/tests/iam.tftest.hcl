@@ -65,7 +65,7 @@ run "roles" {
       Generate                 = ["bedrock:InvokeModel"]
       KeepRecordsAndSources    = ["s3:GetObject", "s3:PutObject"]
       KeepTheReconcilersLedger = ["s3:GetObject", "s3:PutObject"]
-      LookAtDeadLetters        = ["sqs:ChangeMessageVisibility", "sqs:ReceiveMessage"]
+      LookAtDeadLetters        = ["sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
       PublishImages            = ["s3:PutObject", "s3:PutObjectTagging"]
       ReadPauses               = ["s3:GetObject"]
       ShareTheModelsQuota      = ["s3:GetObject", "s3:PutObject"]

@@ -159,6 +159,9 @@ fn retry_after(response: &HttpResponse) -> Option<Duration> {
 /// Shorter texts are not looked for in messages.
 const MIN_QUOTE_CHARS: usize = 8;
 
+/// What stands where the prompt was.
+pub(super) const QUOTED: &str = "[prompt]";
+
 /// Makes a text of the service's fit for logs, records and clients: without the prompt it may quote, and bounded.
 pub(super) fn harmless(text: String, request: &GenerateRequest) -> String {
     bounded(without_prompt(text, request))
@@ -172,7 +175,7 @@ fn without_prompt(detail: String, request: &GenerateRequest) -> String {
         // A text of a few characters is part of any message by chance, and gives nothing away.
         .filter(|text| text.chars().count() >= MIN_QUOTE_CHARS)
         .flat_map(|text| [text.to_owned(), json_escaped(text), ascii_escaped(text)])
-        .fold(detail, |detail, text| if detail.contains(&text) { detail.replace(&text, "[prompt]") } else { detail })
+        .fold(detail, |detail, text| if detail.contains(&text) { detail.replace(&text, QUOTED) } else { detail })
 }
 
 /// The text as it stands in the request's body: a service that quotes what it could not read quotes this.

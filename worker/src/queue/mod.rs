@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName, QueueAttributeName};
 use jiff::Timestamp;
 use job::TenantId;
 use service::batching::{Batching, Limits};
@@ -78,6 +78,7 @@ pub trait JobQueue: Send + Sync + 'static {
 pub struct SqsQueue {
     /// Its read timeout must be longer than the long poll.
     receiving: Client,
+    asking: Client,
     visibilities: Batching<ChangeMessageVisibilityBatch>,
     deletes: Batching<DeleteMessageBatch>,
     sends: Batching<SendMessageBatch>,
@@ -120,10 +121,11 @@ impl SqsQueue {
         let settling = client(SETTLE_ATTEMPT_TIMEOUT, SETTLE_TIMEOUT, 3);
         let deletes = DeleteMessageBatch { client: settling.clone(), url: url.clone() };
         let visibilities = ChangeMessageVisibilityBatch { client: settling.clone(), url: url.clone() };
-        let sends = SendMessageBatch { client: settling, url: url.clone() };
+        let sends = SendMessageBatch { client: settling.clone(), url: url.clone() };
         Self {
             // One attempt: the consumer's loop is the retry, and it logs and backs off.
             receiving: client(receive_timeout, receive_timeout, 1),
+            asking: settling,
             visibilities: Batching::new(visibilities, SETTLING),
             deletes: Batching::new(deletes, SETTLING),
             sends: Batching::new(sends, PUTTING),
@@ -131,6 +133,18 @@ impl SqsQueue {
             wait,
             lease,
         }
+    }
+
+    /// Returns whether the queue moves what was received too often to another one. Then it is no dead-letter queue, and each
+    /// look at a message uses one of its hand-overs up.
+    ///
+    /// # Errors
+    /// When the role may not ask, or SQS does not answer.
+    pub async fn has_redrive_policy(&self) -> Result<bool, QueueError> {
+        let request = self.asking.get_queue_attributes().queue_url(&self.url);
+        let asked = request.attribute_names(QueueAttributeName::RedrivePolicy).send().await;
+        let attributes = asked.map_err(|error| classify(&error))?.attributes.unwrap_or_default();
+        Ok(attributes.contains_key(&QueueAttributeName::RedrivePolicy))
     }
 }
 

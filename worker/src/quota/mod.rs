@@ -5,11 +5,13 @@ mod timetable;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -125,7 +127,9 @@ impl Governor {
             if self.alone.as_ref().is_some_and(|alone| Instant::now() < alone.ask_again_at) {
                 return self.without_the_store().await;
             }
-            match self.take(&waiting).await {
+            // A panic here would end the delivery that waits, and cost it a hand-over. It costs the timetable instead.
+            let taken = AssertUnwindSafe(self.take(&waiting)).catch_unwind().await;
+            match taken.unwrap_or_else(|_| Err("taking departures panicked, see the log of the panic".to_owned())) {
                 Ok(()) if self.alone.take().is_some() => {
                     metrics::quota_shared(true);
                     tracing::info!("the model's quota is shared with the other workers again");
@@ -251,7 +255,7 @@ fn believed(found: Option<(Bytes, ETag)>, now: i64) -> (Timetable, Option<ETag>)
     let timetable = match Timetable::decode(&body) {
         Ok(timetable) if timetable.is_plausible(now) => timetable,
         Ok(_) => {
-            tracing::warn!(key = timetable_key(), "the timetable is far ahead of this clock: beginning a new one");
+            tracing::warn!(key = timetable_key(), "the timetable is of no time near this clock's: beginning a new one");
             Timetable::default()
         }
         Err(reason) => {
@@ -300,9 +304,37 @@ async fn in_time<T, E: Into<Refused>>(what: &str, call: impl Future<Output = Res
 
 /// Returns the time from `now` to `at`, zero if that is past.
 fn until(at: i64, now: i64) -> Duration {
-    Duration::from_micros(u64::try_from(at - now).unwrap_or(0))
+    Duration::from_micros(u64::try_from(at.saturating_sub(now)).unwrap_or(0))
 }
 
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Panics;
+
+    #[async_trait]
+    impl TimetableStore for Panics {
+        async fn read_timetable(&self) -> Result<Sheet, JobError> {
+            panic!("scripted panic")
+        }
+
+        async fn write_timetable(&self, _: Bytes, _: Option<&ETag>) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    /// The delivery that waits would be handed over once more for it, and dead-lettered after a few.
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_costs_the_timetable_and_no_call() {
+        let mut governor = Governor::new(Arc::new(Panics), Arc::new(|| Timestamp::UNIX_EPOCH), 90, 1);
+        for _ in 0..3 {
+            governor.departure(|| 1).await;
+        }
+        assert!(governor.alone.is_some());
+    }
 }

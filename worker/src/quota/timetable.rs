@@ -64,26 +64,27 @@ impl Timetable {
     /// Takes up to `wanted` departures from `now` on: at the even pace, or at once as far as the fleet was idle, and never
     /// more than `per_minute` in any minute.
     pub fn take(&mut self, now: i64, wanted: usize, per_minute: u32) -> Taken {
-        self.departures.retain(|&at| at > now - WINDOW);
+        self.departures.retain(|&at| at > now.saturating_sub(WINDOW));
         let quota = per_minute.max(1) as usize;
         let mut taken: Vec<i64> = Vec::new();
         loop {
-            let paced = now.max(self.due - BURST).max(self.departures.last().copied().unwrap_or(now));
+            let paced = now.max(self.due.saturating_sub(BURST)).max(self.departures.last().copied().unwrap_or(now));
             let a_minute_before = self.departures.len().checked_sub(quota).map(|index| self.departures[index]);
-            let windowed = a_minute_before.map_or(i64::MIN, |at| at + WINDOW);
+            let windowed = a_minute_before.map_or(i64::MIN, |at| at.saturating_add(WINDOW));
             let at = paced.max(windowed);
-            if at > now + AHEAD && taken.is_empty() {
+            let horizon = now.saturating_add(AHEAD);
+            if at > horizon && taken.is_empty() {
                 return Taken::NotBefore(at - AHEAD);
             }
-            let is_far = at > now + AHEAD || taken.first().is_some_and(|first| at > first + SPAN);
+            let is_far = at > horizon || taken.first().is_some_and(|first| at > first + SPAN);
             if is_far || taken.len() >= wanted.max(1) {
                 return Taken::Departures(taken);
             }
             if windowed > paced {
                 // A burst has used the minute up. Without this, the same burst would come back each minute.
-                self.due = self.due.max(at + BURST);
+                self.due = self.due.max(at.saturating_add(BURST));
             }
-            self.due = self.due.max(at) + interval(per_minute);
+            self.due = self.due.max(at).saturating_add(interval(per_minute));
             self.departures.push(at);
             taken.push(at);
         }
@@ -92,7 +93,10 @@ impl Timetable {
     /// Returns whether it can have been written by clocks that agree with this one: otherwise it says nothing.
     pub fn is_plausible(&self, now: i64) -> bool {
         let latest = now + AHEAD + CLOCK_SLACK;
-        self.departures.last().is_none_or(|&at| at <= latest) && self.due <= latest + BURST + 2 * WINDOW
+        let is_ahead = self.departures.last().is_some_and(|&at| at > latest) || self.due > latest + BURST + 2 * WINDOW;
+        // No clock of ours shows a time before the epoch. How old it is says nothing: a fleet may have been idle.
+        let is_before_time = self.due < 0 || self.departures.first().is_some_and(|&at| at < 0);
+        !is_ahead && !is_before_time
     }
 
     /// Returns the JSON.
@@ -236,6 +240,16 @@ mod tests {
         }
         let end_of_time = format!(r#"{{"v":1,"due":0,"first":{},"runs":[[1,2]]}}"#, i64::MAX);
         assert!(Timetable::decode(end_of_time.as_bytes()).is_err());
+        for damaged in
+            [format!(r#"{{"v":1,"due":{}}}"#, i64::MIN), format!(r#"{{"v":1,"due":0,"first":{}}}"#, i64::MIN)]
+        {
+            let mut damaged = Timetable::decode(damaged.as_bytes()).unwrap();
+            assert!(!damaged.is_plausible(NOW), "{damaged:?}");
+            assert!(
+                matches!(damaged.take(NOW, 1, 90), Taken::Departures(_)),
+                "and if it were believed, it is no panic"
+            );
+        }
         let mut ahead = Timetable::default();
         ahead.take(NOW + 3600 * SECOND, 1, 90);
         assert!(!ahead.is_plausible(NOW) && ahead.is_plausible(NOW + 3600 * SECOND));

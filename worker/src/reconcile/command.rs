@@ -14,7 +14,7 @@ use service::{admin, aws, shutdown, telemetry};
 use super::{Bounds, Judged, Passed, ReconcileError, Reconciler, Report};
 use crate::app::{system_clock, worker_name};
 use crate::lane::Entrance;
-use crate::queue::SqsQueue;
+use crate::queue::{QueueError, SqsQueue};
 use crate::store::S3Store;
 
 /// The word after the program's name that asks for this instead of a worker.
@@ -77,17 +77,25 @@ fn start(settings: &ReconcileSettings) -> ExitCode {
         Err(error) => return give_up(&error),
     };
     match runtime.block_on(run(settings)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => give_up(&error),
     }
 }
 
-async fn run(settings: &ReconcileSettings) -> Result<(), Box<dyn std::error::Error>> {
+async fn run(settings: &ReconcileSettings) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let stopping = shutdown::on_signal()?;
     let config = aws::load_config().await;
     let store = Arc::new(S3Store::new(&config, settings.s3_bucket_name.clone()));
+    let dead_letters = Arc::new(SqsQueue::new(&config, settings.dead_letter_queue_url.clone(), WAIT, HIDDEN));
+    let mut looked = tokio::select! {
+        () = stopping.cancelled() => return Ok(ExitCode::SUCCESS),
+        looked = dead_letters.has_redrive_policy() => looked,
+    };
+    if let Some(wrong) = wrong_queue(&looked) {
+        return Ok(refuse(&wrong));
+    }
     let reconciler = Reconciler {
-        dead_letters: Arc::new(SqsQueue::new(&config, settings.dead_letter_queue_url.clone(), WAIT, HIDDEN)),
+        dead_letters: dead_letters.clone(),
         store: store.clone(),
         shelf: store,
         notices: settings
@@ -103,10 +111,10 @@ async fn run(settings: &ReconcileSettings) -> Result<(), Box<dyn std::error::Err
     if settings.once {
         return tokio::select! {
             // What it holds comes back by itself, and what it has written is right.
-            () = stopping.cancelled() => Ok(()),
+            () = stopping.cancelled() => Ok(ExitCode::SUCCESS),
             passed = reconciler.pass() => {
                 tell(&passed?);
-                Ok(())
+                Ok(ExitCode::SUCCESS)
             }
         };
     }
@@ -116,12 +124,35 @@ async fn run(settings: &ReconcileSettings) -> Result<(), Box<dyn std::error::Err
     tracing::info!(version = env!("CARGO_PKG_VERSION"), every_seconds = every.as_secs(), "reconciler started");
     loop {
         tokio::select! {
-            () = stopping.cancelled() => return Ok(()),
+            () = stopping.cancelled() => return Ok(ExitCode::SUCCESS),
             passed = reconciler.pass() => heard(passed, &readiness),
         }
         tokio::select! {
-            () = stopping.cancelled() => return Ok(()),
+            () = stopping.cancelled() => return Ok(ExitCode::SUCCESS),
             () = tokio::time::sleep(every) => {}
+        }
+        if looked.is_err() {
+            looked = dead_letters.has_redrive_policy().await;
+            if let Some(wrong) = wrong_queue(&looked) {
+                return Ok(refuse(&wrong));
+            }
+        }
+    }
+}
+
+/// Says why the queue cannot be looked into, if that is known. Not known, it is looked into all the same: roles are brought up
+/// to date later than programs.
+fn wrong_queue(has_redrive_policy: &Result<bool, QueueError>) -> Option<&'static str> {
+    match has_redrive_policy {
+        Ok(false) => None,
+        Ok(true) => Some(
+            "DEAD_LETTER_QUEUE_URL: this queue has a redrive policy, so it is no dead-letter queue: to look at its messages would \
+             use up their hand-overs. Give the queue that the policy names",
+        ),
+        Err(error) => {
+            tracing::warn!(%error, "cannot ask whether DEAD_LETTER_QUEUE_URL has a redrive policy, as a queue of jobs has: \
+                looking into it all the same");
+            None
         }
     }
 }
@@ -178,6 +209,14 @@ mod tests {
         assert!(asked(args("image-worker")).is_none());
         assert!(asked(args("image-worker --log-filter reconcile")).is_none());
         assert_eq!(asked(args("image-worker reconcile --queue-retention-days 15")), Some(ExitCode::from(64)));
+    }
+
+    #[test]
+    fn a_look_that_is_denied_stops_nothing() {
+        assert!(wrong_queue(&Ok(true)).is_some_and(|wrong| wrong.starts_with("DEAD_LETTER_QUEUE_URL: ")));
+        for fit in [Ok(false), Err(QueueError::Misconfigured("AccessDenied".into()))] {
+            assert_eq!(wrong_queue(&fit), None);
+        }
     }
 
     #[test]

@@ -53,6 +53,7 @@ impl Ledger {
                 (ledger, Some(version))
             }
         };
+        ledger.forget_what_cannot_be(now, reconciler.horizon(now));
         if ledger.until > now {
             return Ok(Err(ledger.holder));
         }
@@ -62,6 +63,25 @@ impl Ledger {
             Ok(version) => Ok(Ok((ledger, version))),
             Err(StoreError::Conflict) => Ok(Err("another one that was faster".to_owned())),
             Err(StoreError::Failed(error)) => Err(error),
+        }
+    }
+
+    /// Begins anew with what no pass can have written by a clock near this one. Believed, a lease without an end would stop
+    /// every pass, and records before a moment that has not come would never be read.
+    fn forget_what_cannot_be(&mut self, now: Timestamp, horizon: Timestamp) {
+        let after = |start: Timestamp| start.saturating_add(2 * LEASE).expect("a duration, not a calendar span");
+        let key = ledger_key();
+        if self.until > after(now) {
+            tracing::warn!(key, holder = self.holder, until = %self.until, "a lease that long is nobody's: taking it");
+            self.until = Timestamp::UNIX_EPOCH;
+        }
+        if let Some(began_at) = self.began_at.filter(|began_at| *began_at > after(now)) {
+            tracing::warn!(key, %began_at, "the sweep under way begins in the future: beginning it anew");
+            (self.after, self.began_at, self.is_incomplete) = (None, None, false);
+        }
+        if let Some(judged_before) = self.judged_before.filter(|judged_before| *judged_before > after(horizon)) {
+            tracing::warn!(key, %judged_before, "no sweep can have judged that far: judging all records again");
+            self.judged_before = None;
         }
     }
 

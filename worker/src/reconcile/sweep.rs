@@ -49,7 +49,7 @@ impl Reconciler {
     }
 
     /// A record last written before this has no message any more.
-    fn horizon(&self, now: Timestamp) -> Timestamp {
+    pub(super) fn horizon(&self, now: Timestamp) -> Timestamp {
         now.saturating_sub(self.retention + PATIENCE_BEYOND_RETENTION).expect("durations, not calendar spans")
     }
 
@@ -72,14 +72,16 @@ impl Reconciler {
                 Ok(Some((record, version))) if is_abandoned(&record, now, horizon) => {
                     self.expire(record, &version, now).await.map(Some)
                 }
-                // Ended, in hand, or gone since the listing.
+                // In hand, or by the clock of the worker that wrote it not yet old enough: the record's time is not the store's.
+                Ok(Some((record, _))) if !record.status.is_final() => Ok(Some(false)),
+                // Ended, or gone since the listing.
                 Ok(_) => Ok(None),
                 Err(error) => Err(error),
             };
             match expired {
                 Ok(None) => {}
                 Ok(Some(true)) => report.expired += 1,
-                // Somebody is at it, or the store was busy with the object: the next sweep knows.
+                // It has no end yet, or the store was busy with the object: the next sweep reads it again.
                 Ok(Some(false)) => ledger.is_incomplete = true,
                 Err(error) if error.class() == Class::Misconfigured => return Err(error.into()),
                 Err(error) => {

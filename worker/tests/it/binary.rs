@@ -1,5 +1,6 @@
 //! The real binary: its exit codes, its stop, and servers that stall or close connections.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -75,6 +76,23 @@ async fn a_pass_of_the_reconciler_is_one_command() {
     assert!(code == Some(1) && log.contains("error: the dead-letter queue: "), "{log}");
     let (code, log) = pass(&["--twice"]).await;
     assert!(code == Some(64) && log.contains("--twice"), "{log}");
+}
+
+/// Each look would be one of the hand-overs that its messages have, and after a few passes they were dead.
+#[tokio::test]
+async fn the_reconciler_does_not_look_into_the_queue_of_jobs() {
+    let site = Site::start().await;
+    site.submit("a red fox").await;
+    let environment: HashMap<_, _> = site.environment().into_iter().collect();
+    for once in [&["--once"][..], &[]] {
+        let mut command = Command::new(BINARY);
+        command.arg("reconcile").args(once).env_clear().envs(&environment).kill_on_drop(true);
+        let output = command.env("DEAD_LETTER_QUEUE_URL", &environment["SQS_QUEUE_URL"]).output().await.unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(64), "{text}");
+        assert!(text.contains("error: DEAD_LETTER_QUEUE_URL: this queue has a redrive policy"), "{text}");
+    }
+    assert_eq!(site.backlog().await, (1, 0), "nobody has taken it");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The reconciler: every job ends, a success is never overwritten, and nothing is taken from the dead-letter queue.
 
+mod clocks;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 use http::Uri;
 use service::settings::Contradiction;
+
+use super::answer::is_size;
 
 /// A server that makes pictures as `OpenAI`'s images endpoint does: one's own model server, or another cloud.
 #[derive(Debug, Clone, Args)]
@@ -22,7 +23,7 @@ pub struct OpenAiSettings {
     #[arg(long, env = "OPENAI_API_KEY", hide_env_values = true, value_name = "KEY", value_parser = api_key)]
     pub openai_api_key: Option<ApiKey>,
     /// Size to ask for. Pictures are cut square and scaled to 1024 x 1024.
-    #[arg(long, env = "OPENAI_SIZE", default_value = "1024x1024", value_name = "WxH", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, env = "OPENAI_SIZE", default_value = "1024x1024", value_name = "WxH", value_parser = size)]
     pub openai_size: String,
     /// How it is asked.
     #[arg(long, env = "OPENAI_DIALECT", default_value = "compatible", value_name = "DIALECT", value_enum)]
@@ -113,6 +114,10 @@ fn model_name(text: &str) -> Result<String, String> {
     if visible { Ok(text.to_owned()) } else { Err("give at most 200 visible ASCII characters".to_owned()) }
 }
 
+fn size(text: &str) -> Result<String, String> {
+    if is_size(text) { Ok(text.to_owned()) } else { Err("give WIDTHxHEIGHT in pixels, such as 1024x1024".to_owned()) }
+}
+
 fn api_key(text: &str) -> Result<ApiKey, String> {
     if text.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(ApiKey(text.to_owned()))
@@ -182,6 +187,11 @@ mod tests {
             assert!(parsed(&["--openai-base-url", url]).is_err(), "{url}");
         }
         assert!(parsed(&["--openai-model", "a model"]).is_err());
+        for size in ["banana", "", "1024", "1024x", "x1024", "1024x0", "1024X1024", "1024x1024x3", "-1x1", "1024x1024 "]
+        {
+            assert!(parsed(&[&format!("--openai-size={size}")]).is_err(), "{size}");
+        }
+        assert_eq!(parsed(&["--openai-size", "512x768"]).unwrap().openai_size, "512x768");
         let error = parsed(&["--openai-api-key", "sk-secret\n"]).unwrap_err();
         assert!(error.contains("not visible ASCII"), "{error}");
         let settings = parsed(&["--openai-api-key", "sk-secret"]).unwrap();

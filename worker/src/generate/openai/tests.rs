@@ -111,7 +111,9 @@ async fn every_error_has_its_kind_and_is_asked_for_once() {
         (400, error("invalid_value", "prompt"), Kind::RequestRejected),
         (400, error("unknown_parameter", "response_format"), Kind::ModelSettingsRefused),
         (400, error("invalid_value", "model"), Kind::ModelNotFound),
-        (400, "nonsense".to_owned(), Kind::RequestRejected),
+        (400, "nonsense".to_owned(), Kind::ModelSettingsRefused),
+        (400, error("invalid_prompt", ""), Kind::RequestRejected),
+        (400, error("context_length_exceeded", ""), Kind::RequestRejected),
         (401, error("invalid_api_key", ""), Kind::CredentialsUnavailable),
         (402, String::new(), Kind::ModelQuotaExceeded),
         (403, error("unsupported_country", ""), Kind::AccessDenied),
@@ -140,6 +142,45 @@ async fn every_error_has_its_kind_and_is_asked_for_once() {
         assert_eq!((error.kind, asked.len()), (kind, 1), "{status} {body}: {error}");
         assert!(error.detail.chars().count() <= 300, "{error}");
     }
+}
+
+/// Taken for the job's fault, a setting of ours that is refused would fail the whole backlog for good.
+#[tokio::test]
+async fn what_does_not_speak_of_the_prompt_is_no_fault_of_the_job() {
+    let vllm = |message: &str| {
+        json!({ "error": { "message": message, "type": "BadRequestError", "param": null, "code": 400 } }).to_string()
+    };
+    let top = json!({ "object": "error", "message": "prompt is too long", "type": "BadRequestError", "code": 400 });
+    let echo = format!("cannot read {{'model': 'flux-2', 'prompt': '{PROMPT}', 'size': '1024x1024'}}");
+    let string = |detail: &str| json!({ "detail": detail }).to_string();
+    let (ours, jobs) = (Kind::ModelSettingsRefused, Kind::RequestRejected);
+    for (status, body, kind) in [
+        (400, vllm("size 1024x1024 is not supported by this model"), ours),
+        (400, vllm("no such adapter"), ours),
+        (400, vllm(&format!("unexpected: {PROMPT}")), ours),
+        (400, vllm(&echo), ours),
+        (422, string("response_format must be url"), ours),
+        (422, String::new(), ours),
+        (400, json!({ "error": "unknown field" }).to_string(), ours),
+        (400, vllm("The prompt is too long: 900 of at most 512 tokens"), jobs),
+        (400, vllm("Rejected by the safety system"), jobs),
+        (400, vllm("This model's maximum context length is 512"), jobs),
+        (422, string("NSFW content detected"), jobs),
+        (400, json!({ "error": "prompt must not be empty" }).to_string(), jobs),
+        (400, top.to_string(), jobs),
+    ] {
+        let error = answered(status, &[], &body, &[]).await.0.unwrap_err();
+        assert_eq!(error.kind, kind, "{status} {body}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn what_fastapi_refuses_is_told_without_the_request_that_it_quotes() {
+    let detail =
+        json!([{ "loc": ["body", "size"], "msg": "not one of ours", "input": { "prompt": PROMPT, "size": 1 } }]);
+    let error = answered(422, &[], &json!({ "detail": detail }).to_string(), &[]).await.0.unwrap_err();
+    assert!(error.detail.contains(r#"["body","size"] not one of ours"#), "{error}");
+    assert!(!error.detail.contains("secret"), "{error}");
 }
 
 #[tokio::test]

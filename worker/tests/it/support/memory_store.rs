@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::SignedDuration;
 use job::{IndexEntry, JobId, Record, RenditionSpec, TenantId, TraceContext, record_key, rendition_key};
 use worker::error::JobError;
 use worker::quota::{Sheet, TimetableStore, timetable_key};
@@ -46,6 +47,8 @@ struct State {
     busy: usize,
     published_by_another: Option<(Record, Bytes)>,
     written_by_another: Option<Record>,
+    /// How far the clocks of those who write records are ahead of this store's.
+    writers_ahead: SignedDuration,
 }
 
 impl MemoryStore {
@@ -76,6 +79,11 @@ impl MemoryStore {
     /// Just before the next record is written, somebody else has written this one.
     pub fn write_first(&self, record: Record) {
         self.state().written_by_another = Some(record);
+    }
+
+    /// From now on the store's own times of records are by so much before those that their writers put into them.
+    pub fn is_behind_its_writers(&self, by: SignedDuration) {
+        self.state().writers_ahead = by;
     }
 
     fn before_image(&self, id: &JobId) {
@@ -250,8 +258,11 @@ impl ObjectStore for MemoryStore {
 #[async_trait]
 impl Shelf for MemoryStore {
     async fn list_records(&self, after: Option<&str>, max: usize) -> Result<Vec<Listed>, JobError> {
-        let listed =
-            |(record, _): &(Record, u64)| Listed { key: record_key(&record.id), modified_at: record.updated_at };
+        let ahead = self.state().writers_ahead;
+        let listed = |(record, _): &(Record, u64)| Listed {
+            key: record_key(&record.id),
+            modified_at: record.updated_at - ahead,
+        };
         let mut found: Vec<Listed> = self.state().records.values().map(listed).collect();
         found.retain(|one| after.is_none_or(|after| one.key.as_str() > after));
         found.sort_by(|one, other| one.key.cmp(&other.key));
