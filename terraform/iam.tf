@@ -98,6 +98,15 @@ resource "aws_iam_instance_profile" "api" {
   role = aws_iam_role.api.name
 }
 
+locals {
+  worker_secret_statements = [for arn in values(local.worker_secret_arns) : {
+    Sid      = "ReadSecrets"
+    Effect   = "Allow"
+    Action   = ["secretsmanager:GetSecretValue"]
+    Resource = [arn]
+  }]
+}
+
 resource "aws_iam_role" "worker" {
   name               = local.worker_group_name
   assume_role_policy = local.instance_trust
@@ -109,7 +118,7 @@ resource "aws_iam_role_policy" "worker" {
 
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = concat(local.host_statements["worker"], local.lane_statements, local.webhook_tell_statements, [
+    Statement = concat(local.host_statements["worker"], local.lane_statements, local.webhook_tell_statements, local.worker_secret_statements, [
       {
         Sid      = "ConsumeJobs"
         Effect   = "Allow"

@@ -116,3 +116,8 @@ output "user_data" {
   description = "User data of each service, as the launch template carries it."
   value       = { image-api = local.api_user_data, image-worker = local.worker_user_data }
 }
+
+output "second_source_key_secret_arn" {
+  description = "Where to put the key of second_source; null without one."
+  value       = one(aws_secretsmanager_secret.second_source_key[*].arn)
+}

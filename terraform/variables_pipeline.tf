@@ -98,6 +98,39 @@ variable "model_seconds_per_call" {
   }
 }
 
+variable "second_source" {
+  description = "Another source of pictures that speaks OpenAI's POST /v1/images/generations: use = \"fallback\" while Bedrock is out of order, or \"alone\" instead of it. base_url with https, or with http inside your own network. Its key is put into the secret second_source_key_secret_arn by hand; has_key = false for a server without keys."
+  type = object({
+    use      = string
+    base_url = string
+    model    = string
+    size     = optional(string, "1024x1024")
+    dialect  = optional(string, "compatible")
+    has_key  = optional(bool, true)
+  })
+  default = null
+
+  validation {
+    condition     = var.second_source == null ? true : contains(["fallback", "alone"], var.second_source.use)
+    error_message = "second_source.use must be \"fallback\" or \"alone\"."
+  }
+
+  validation {
+    condition     = var.second_source == null ? true : can(regex("^https?://[A-Za-z0-9.:\\[\\]-]+(/[A-Za-z0-9/._~-]*)?$", var.second_source.base_url))
+    error_message = "second_source.base_url must be a URL such as https://api.example.com or http://models.internal:8000/v1, without user, query and fragment."
+  }
+
+  validation {
+    condition     = var.second_source == null ? true : can(regex("^[!-~]+$", var.second_source.model)) && can(regex("^[0-9]+x[0-9]+$", var.second_source.size))
+    error_message = "second_source.model must be a name in visible ASCII, second_source.size WIDTHxHEIGHT."
+  }
+
+  validation {
+    condition     = var.second_source == null ? true : contains(["compatible", "gpt-image"], var.second_source.dialect)
+    error_message = "second_source.dialect must be \"compatible\" or \"gpt-image\"."
+  }
+}
+
 # ---- the ladder, innermost step first
 
 variable "model_timeout_seconds" {

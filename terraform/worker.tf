@@ -2,7 +2,7 @@
 
 locals {
   # What the launch template puts into the worker's EnvironmentFile, and the output worker_environment.
-  worker_environment = merge(local.lane_environment, local.webhook_environment, local.slot_environment, {
+  worker_environment = merge(local.lane_environment, local.webhook_environment, local.slot_environment, local.second_source_environment, {
     AWS_REGION                = var.region
     SQS_QUEUE_URL             = aws_sqs_queue.jobs.url
     S3_BUCKET_NAME            = aws_s3_bucket.images.bucket
@@ -36,15 +36,17 @@ locals {
     agent_config    = local.agent_config["image-worker"]
     scrape_config   = local.scrape_config["image-worker"]
     # The reconciler, on each worker and not on a machine of its own: docs/adr/0021-operating.md.
-    extra_files = [
+    extra_files = concat([
       { path = "/etc/systemd/system/image-reconcile.service", mode = "0644", text = file("${path.module}/templates/image-reconcile.service") },
       { path = "/etc/systemd/system/image-reconcile.timer", mode = "0644", text = file("${path.module}/templates/image-reconcile.timer") },
-    ]
+      ], [for name in keys(local.worker_secret_arns) :
+      { path = "/usr/local/sbin/image-secrets", mode = "0755", text = file("${path.module}/templates/image-secrets.sh") }
+    ])
     timers = ["image-reconcile.timer"]
     unit = templatefile("${path.module}/templates/service.tftpl", {
       description  = "image pipeline worker"
       service      = "image-worker"
-      secret_arns  = {}
+      secret_arns  = local.worker_secret_arns
       restart      = "on-failure"
       stop_timeout = var.worker_stop_timeout_seconds
     })

@@ -132,6 +132,9 @@ mod tests {
         let newer = golden.replace(r#""v":1"#, r#""v":2,"upload":{}"#);
         let read: Pauses = serde_json::from_str(&newer).unwrap();
         assert_eq!((read.of(Part::Intake), read.of(Part::Generation)), (None, pauses.of(Part::Generation)));
+        assert_eq!(read.of(Part::Generation).unwrap().reason, "The model is being changed.");
+        // API, workers and imagectl of any release look here.
+        assert_eq!(pauses_key(), "control/pause.json");
         pauses.set(Part::Generation, None);
         assert_eq!(pauses, Pauses::default());
     }

@@ -338,6 +338,41 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_is_asked_for_again_waits_as_its_newest_message_says_and_knows_what_is_paid_for() {
+        let [submitted, failed, again, written] = ["09:00", "09:10", "10:00", "10:01"]
+            .map(|time| format!("2026-11-24T{time}:00Z").parse::<Timestamp>().unwrap());
+        let job = Job {
+            id: "018f3a5e7c007cc4a1f00123456789ab-0011223344556677".parse().unwrap(),
+            tenant: "north".parse().unwrap(),
+            spec: crate::JobSpec::new("a fox".into(), None, None).unwrap(),
+            submitted_at: submitted,
+            deadline_at: None,
+            retries: 0,
+            trace: TraceContext::generate(),
+        };
+        let mut record = Record::begin(&job, submitted);
+        record.claim = Some(claim());
+        record.last_fault = Some("model_failed".into());
+        record.paying_until = Some(again);
+        record.error = Some(Failure::new(FailureCode::AttemptsExhausted, ""));
+        record.finish(Status::Failed, failed);
+        record.reconciled_at = Some(failed);
+
+        let trace = TraceContext::generate();
+        let wish = Job { submitted_at: again, deadline_at: Some(written), retries: 1, trace, ..job.clone() };
+        record.retry(&wish, written);
+        let mut expected = Record::begin(&job, submitted);
+        expected.status = Status::Queued;
+        expected.retries = 1;
+        expected.retried_at = Some(again);
+        expected.deadline_at = Some(written);
+        expected.trace = Some(wish.trace.clone());
+        expected.paying_until = Some(again);
+        expected.updated_at = written;
+        assert_eq!(record, expected);
+    }
+
+    #[test]
     fn a_call_under_way_is_remembered_by_every_end_but_success() {
         let now = "2026-11-24T10:00:00Z".parse().unwrap();
         let id = "018f3a5e7c007cc4a1f00123456789ab-0011223344556677".parse().unwrap();

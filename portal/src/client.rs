@@ -25,6 +25,8 @@ pub struct Wanted {
     pub prompt: String,
     pub seed: u32,
     pub idempotency_key: String,
+    /// Kept with the picture, so that it goes where the picture goes; never drawn.
+    pub alt_text: Option<String>,
 }
 
 /// An accepted request.
@@ -147,7 +149,7 @@ impl ApiClient {
     /// By [`ApiError`].
     pub async fn submit(&self, wanted: &Wanted) -> Result<(Accepted, Duration), ApiError> {
         let request = self.http.post(self.url("/v1/jobs")?).header("Idempotency-Key", &wanted.idempotency_key);
-        self.send(request.json(&json!({ "prompt": wanted.prompt, "seed": wanted.seed }))).await
+        self.send(request.json(&wanted.spec())).await
     }
 
     /// Asks for several pictures in one call. Each has a result of its own, in the order of the request.
@@ -159,7 +161,9 @@ impl ApiClient {
         wanted: &[Wanted],
     ) -> Result<(Vec<Result<Accepted, ApiError>>, Duration), ApiError> {
         let job = |wanted: &Wanted| -> Value {
-            json!({ "prompt": wanted.prompt, "seed": wanted.seed, "idempotency_key": wanted.idempotency_key })
+            let mut job = wanted.spec();
+            job["idempotency_key"] = json!(wanted.idempotency_key);
+            job
         };
         let body = json!({ "jobs": wanted.iter().map(job).collect::<Vec<_>>() });
         let (answer, after): (BatchAnswer, _) = self.send(self.http.post(self.url("/v1/batches")?).json(&body)).await?;
@@ -256,13 +260,23 @@ fn classify(problem: &Problem, status: StatusCode, retry_after: Option<Duration>
 }
 
 impl Wanted {
-    /// Makes the request for a picture that passes the API's own checks.
+    /// Makes the request for a picture that passes the API's own checks. An alternative text that does not is left out: the
+    /// page shows it all the same, and a picture is not refused for it.
     ///
     /// # Errors
-    /// When the text cannot be sent.
-    pub fn new(prompt: String, seed: u32, idempotency_key: String) -> Result<Self, job::InvalidJobSpec> {
+    /// When the description cannot be sent.
+    pub fn new(prompt: String, alt: String, seed: u32, idempotency_key: String) -> Result<Self, job::InvalidJobSpec> {
         let spec = JobSpec::new(prompt, None, Some(seed))?;
-        Ok(Self { prompt: spec.prompt().to_owned(), seed, idempotency_key })
+        let alt_text = spec.clone().with_alt_text(Some(alt)).ok().and_then(|spec| spec.alt_text().map(str::to_owned));
+        Ok(Self { prompt: spec.prompt().to_owned(), seed, idempotency_key, alt_text })
+    }
+
+    fn spec(&self) -> Value {
+        let mut spec = json!({ "prompt": self.prompt, "seed": self.seed });
+        if let Some(alt_text) = &self.alt_text {
+            spec["alt_text"] = json!(alt_text);
+        }
+        spec
     }
 }
 
@@ -273,6 +287,18 @@ mod tests {
     fn client() -> ApiClient {
         let key = SecretText::from("0123456789abcdef".to_owned());
         ApiClient::new("http://127.0.0.1:8080".parse().unwrap(), key).unwrap()
+    }
+
+    #[test]
+    fn an_alternative_text_goes_with_the_picture_and_never_holds_it_up() {
+        let wanted = |alt: &str| Wanted::new("a fox".to_owned(), alt.to_owned(), 7, "key".to_owned()).unwrap();
+        assert_eq!(
+            wanted("A fox in snow").spec(),
+            json!({ "prompt": "a fox", "seed": 7, "alt_text": "A fox in snow" })
+        );
+        for unusable in ["", "two\nlines"] {
+            assert_eq!(wanted(unusable).spec(), json!({ "prompt": "a fox", "seed": 7 }), "{unusable:?}");
+        }
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl Courier {
             let mut batch = Vec::new();
             for picture in claimed {
                 let prompt = picture.style.prompt(&picture.prompt);
-                match Wanted::new(prompt, picture.seed, picture.idempotency_key.clone()) {
+                match Wanted::new(prompt, picture.alt.clone(), picture.seed, picture.idempotency_key.clone()) {
                     Ok(wanted) => batch.push((picture, wanted)),
                     Err(error) => self.database.note_ended(&picture, State::Refused, &error.to_string()).await?,
                 }

@@ -247,3 +247,45 @@ run "two_lanes" {
     error_message = "lane_environment: what the API fills, the workers read."
   }
 }
+
+run "worker_with_a_second_source" {
+  override_resource {
+    target = aws_secretsmanager_secret.second_source_key
+    values = { arn = "arn:aws:secretsmanager:ap-south-1:111111111111:secret:second-source-key" }
+  }
+
+  variables {
+    second_source = { use = "fallback", base_url = "http://models.internal:8000/v1", model = "flux-2" }
+  }
+
+  assert {
+    condition     = { for name, value in local.worker_environment : name => value if startswith(name, "OPENAI_") || contains(["MODEL_SOURCE", "MODEL_FALLBACK"], name) } == { MODEL_FALLBACK = "openai", OPENAI_BASE_URL = "http://models.internal:8000/v1", OPENAI_MODEL = "flux-2", OPENAI_SIZE = "1024x1024", OPENAI_DIALECT = "compatible", OPENAI_ALLOW_HTTP = "true" }
+    error_message = "second_source_environment: the worker gets where, what and how, and http is allowed where it is meant."
+  }
+
+  assert {
+    condition     = strcontains(local.worker_user_data, "Environment=OPENAI_API_KEY_SECRET=arn:aws:secretsmanager:ap-south-1:111111111111:secret:second-source-key") && strcontains(local.worker_user_data, "cat >/usr/local/sbin/image-secrets") && [for statement in jsondecode(aws_iam_role_policy.worker.policy).Statement : statement.Resource if statement.Sid == "ReadSecrets"] == [["arn:aws:secretsmanager:ap-south-1:111111111111:secret:second-source-key"]]
+    error_message = "second_source_key: fetched at each start of the worker, which may read this secret and no other."
+  }
+
+  assert {
+    condition     = [for rule in values(aws_vpc_security_group_egress_rule.worker_to_second_source) : [rule.security_group_id == aws_security_group.worker.id, rule.from_port, rule.to_port]] == [[true, 8000, 8000]]
+    error_message = "second_source_port: the workers' security group lets nothing out but 443 and the port of the second source."
+  }
+}
+
+run "worker_with_a_second_source_alone" {
+  variables {
+    second_source = { use = "alone", base_url = "https://api.example.com", model = "gpt-image-1", dialect = "gpt-image", has_key = false }
+  }
+
+  assert {
+    condition     = local.worker_environment.MODEL_SOURCE == "openai" && !contains(keys(local.worker_environment), "MODEL_FALLBACK") && local.worker_environment.OPENAI_ALLOW_HTTP == "false" && local.worker_environment.OPENAI_DIALECT == "gpt-image"
+    error_message = "second_source_alone: it is the source, and not the fallback of one."
+  }
+
+  assert {
+    condition     = length(aws_vpc_security_group_egress_rule.worker_to_second_source) == 0 && length(aws_secretsmanager_secret.second_source_key) == 0 && !strcontains(local.worker_user_data, "image-secrets") && output.second_source_key_secret_arn == null
+    error_message = "second_source_without_a_key: no secret, no rule, nothing to fetch."
+  }
+}

@@ -105,9 +105,11 @@ def check_secrets(root):
     assert written.read_text() == expected and stat.S_IMODE(written.stat().st_mode) == 0o600
     for bad in ("", "portal:it's", "portal:a b", "portal:a\nb", "portal:\\a", 'portal:"a"', "portal:$a"):
         done, _ = run(script, root, API=bad, IDS=SECRETS["job-id-keys"], **names)
-        assert done.returncode == 1 and "image-secrets: a secret" in done.stderr, (bad, done)
+        assert done.returncode == 1 and "image-secrets: a secret, API_KEYS," in done.stderr, (bad, done)
         assert bad == "" or bad not in done.stderr, "a secret is in the message"
     assert written.read_text() == expected, "a refused value replaced a good one"
+    done, _ = run(script, root, API="sk-0123456789", IDS="", OPENAI_API_KEY_SECRET="api-keys")
+    assert done.returncode == 0 and written.read_text() == "OPENAI_API_KEY='sk-0123456789'\n", done
 
 
 def check_webhook_secrets(root):

@@ -329,3 +329,27 @@ run "a_longer_grace_without_spot" {
     worker_shutdown_grace_seconds = 110
   }
 }
+
+run "second_source_use" {
+  command = plan
+  variables {
+    second_source = { use = "sometimes", base_url = "https://api.example.com", model = "m" }
+  }
+  expect_failures = [var.second_source]
+}
+
+run "second_source_base_url" {
+  command = plan
+  variables {
+    second_source = { use = "alone", base_url = "https://user:password@api.example.com", model = "m" }
+  }
+  expect_failures = [var.second_source]
+}
+
+run "second_source_size" {
+  command = plan
+  variables {
+    second_source = { use = "alone", base_url = "https://api.example.com", model = "m", size = "large" }
+  }
+  expect_failures = [var.second_source]
+}

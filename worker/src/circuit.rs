@@ -323,6 +323,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_no_service_is_at_fault_for_is_no_outage_however_many_jobs_meet_it() {
+        let circuit = Circuit::new(Readiness::default());
+        for kind in [Kind::ModelThrottled, Kind::RenderFailed, Kind::CpuTaskPanicked, Kind::AttemptTimedOut] {
+            for _ in 0..4 * OUTAGE_AFTER {
+                let blamed = circuit.admit().await.blames_environment(&JobError::new(kind, ""), &job());
+                assert!(!blamed, "{kind:?}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn opens_probes_one_at_a_time_and_closes() {
         let readiness = Readiness::default();
         let circuit = Circuit::new(readiness.clone());

@@ -144,11 +144,15 @@ mod tests {
 
     type Answer = Box<dyn Fn(usize) -> Result<(), QueueError> + Send + Sync>;
 
-    /// Answers each extension by script; `None` hangs.
+    /// So long takes a call that hangs.
+    const FOR_EVER: Duration = Duration::from_secs(3600 * 24);
+
+    /// Answers each extension by script.
     struct ScriptedQueue {
         calls: AtomicUsize,
+        answered: AtomicUsize,
         answer: Answer,
-        hang: bool,
+        takes: Duration,
         last: Mutex<Option<Duration>>,
         times: Mutex<Vec<Instant>>,
     }
@@ -162,9 +166,8 @@ mod tests {
             let call = self.calls.fetch_add(1, Ordering::SeqCst);
             *self.last.lock().unwrap() = Some(visibility);
             self.times.lock().unwrap().push(Instant::now());
-            if self.hang {
-                std::future::pending::<()>().await;
-            }
+            tokio::time::sleep(self.takes).await;
+            self.answered.fetch_add(1, Ordering::SeqCst);
             (self.answer)(call)
         }
         async fn delete(&self, _: &str) -> Result<(), QueueError> {
@@ -173,21 +176,22 @@ mod tests {
     }
 
     fn hold(
-        hang: bool,
+        takes: Duration,
         answer: impl Fn(usize) -> Result<(), QueueError> + Send + Sync + 'static,
     ) -> (Arc<ScriptedQueue>, Lease) {
-        hold_on(Terms::new(LEASE), hang, answer)
+        hold_on(Terms::new(LEASE), takes, answer)
     }
 
     fn hold_on(
         terms: Terms,
-        hang: bool,
+        takes: Duration,
         answer: impl Fn(usize) -> Result<(), QueueError> + Send + Sync + 'static,
     ) -> (Arc<ScriptedQueue>, Lease) {
         let queue = Arc::new(ScriptedQueue {
             calls: AtomicUsize::new(0),
+            answered: AtomicUsize::new(0),
             answer: Box::new(answer),
-            hang,
+            takes,
             last: Mutex::new(None),
             times: Mutex::default(),
         });
@@ -197,7 +201,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_long_job_keeps_its_lease() {
-        let (queue, lease) = hold(false, |_| Ok(()));
+        let (queue, lease) = hold(Duration::ZERO, |_| Ok(()));
         tokio::select! {
             () = lease.lost() => panic!("lost"),
             () = tokio::time::sleep(LEASE * 100) => {}
@@ -211,10 +215,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_end_waits_for_an_extension_under_way() {
+        let (queue, lease) = hold(Duration::from_secs(5), |_| Ok(()));
+        while queue.calls.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(queue.answered.load(Ordering::SeqCst), 0);
+        lease.end().await;
+        // Otherwise it could arrive after the release, and hide the message again.
+        assert_eq!(queue.answered.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_dropped_is_not_extended_any_more() {
+        let (queue, lease) = hold(Duration::ZERO, |_| Ok(()));
+        drop(lease);
+        tokio::time::sleep(LEASE * 10).await;
+        assert_eq!(queue.calls.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn leases_are_extended_on_the_same_ticks() {
         let (terms, mut held) = (Terms::new(LEASE), vec![]);
         for _ in 0..30 {
-            held.push(hold_on(terms, false, |_| Ok(())));
+            held.push(hold_on(terms, Duration::ZERO, |_| Ok(())));
             tokio::time::advance(Duration::from_millis(500)).await;
         }
         tokio::time::sleep(LEASE).await;
@@ -232,7 +256,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_few_failures_do_not_lose_it() {
         let (_, lease) =
-            hold(false, |call| if call % 4 == 3 { Ok(()) } else { Err(QueueError::Unavailable("503".into())) });
+            hold(
+                Duration::ZERO,
+                |call| if call % 4 == 3 { Ok(()) } else { Err(QueueError::Unavailable("503".into())) },
+            );
         tokio::select! {
             () = lease.lost() => panic!("lost"),
             () = tokio::time::sleep(LEASE * 10) => {}
@@ -241,18 +268,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stale_receipt_loses_it_at_once() {
-        let (queue, lease) = hold(false, |_| Err(QueueError::NotOurs("stale".into())));
+        let (queue, lease) = hold(Duration::ZERO, |_| Err(QueueError::NotOurs("stale".into())));
         lease.lost().await;
         assert_eq!(queue.calls.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_unreachable_or_hanging_queue_loses_it_when_the_time_is_over() {
-        for hang in [false, true] {
+        for takes in [Duration::ZERO, FOR_EVER] {
             let started = Instant::now();
-            let (_, lease) = hold(hang, |_| Err(QueueError::Unavailable("down".into())));
+            let (_, lease) = hold(takes, |_| Err(QueueError::Unavailable("down".into())));
             lease.lost().await;
-            assert_eq!(started.elapsed(), LEASE, "hang: {hang}");
+            assert_eq!(started.elapsed(), LEASE, "{takes:?}");
         }
     }
 }

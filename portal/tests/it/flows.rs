@@ -68,6 +68,7 @@ async fn an_assignment_goes_from_the_form_to_the_picture(db: Db) {
     api.set("fox", "succeeded");
     let done = until_it_says(&mut teacher, &page.path, "1 of 1 picture is ready.").await;
     let first = api.jobs()[0].1;
+    assert_eq!(api.alt_texts(), [Some("a red fox in the snow".to_owned())]);
     done.says(&format!("src=\"http://127.0.0.1:8081/images/{first}.webp\""));
     done.says("width=\"1024\" height=\"1024\" loading=\"lazy\"");
     done.says("alt=\"a red fox in the snow\"");
@@ -147,6 +148,7 @@ async fn thirty_pictures_are_one_batch_and_what_has_not_started_can_be_canceled(
     until_it_says(&mut teacher, &page.path, "0 of 30 pictures are ready, 30 on the way.").await;
     eventually("the jobs", async || (api.jobs().len() == 30).then_some(())).await;
     assert_eq!((api.calls("batch"), api.calls("submit")), (1, 0));
+    assert!(api.alt_texts().iter().flatten().filter(|text| text.starts_with("animal ")).count() == 30);
 
     // Each goes its own way.
     api.set("animal 0", "succeeded");

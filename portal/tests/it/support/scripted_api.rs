@@ -19,6 +19,7 @@ pub const THUMBHASH: &str = "pBgOJwh3iIh/iIeGeDeIl3d4ZwgXh3AD";
 struct Job {
     prompt: String,
     seed: u64,
+    alt_text: Option<String>,
     status: &'static str,
 }
 
@@ -101,6 +102,11 @@ impl ScriptedApi {
         self.script().jobs.values().map(|job| (job.prompt.clone(), job.seed)).collect()
     }
 
+    /// Returns the alternative text of every job, each once.
+    pub fn alt_texts(&self) -> Vec<Option<String>> {
+        self.script().jobs.values().map(|job| job.alt_text.clone()).collect()
+    }
+
     /// Returns how many requests of this kind came.
     pub fn calls(&self, call: &str) -> usize {
         self.script().calls.iter().filter(|one| *one == call).count()
@@ -131,7 +137,9 @@ impl Script {
             return Err(json!({ "code": "internal_error", "detail": "as the test wants it" }));
         }
         let seed = body["seed"].as_u64().unwrap();
-        let job = self.jobs.entry(key.to_owned()).or_insert(Job { prompt: prompt.clone(), seed, status: "queued" });
+        let alt_text = body["alt_text"].as_str().map(str::to_owned);
+        let job = self.jobs.entry(key.to_owned());
+        let job = job.or_insert(Job { prompt: prompt.clone(), seed, alt_text, status: "queued" });
         assert_eq!((&job.prompt, job.seed), (&prompt, seed), "a key was used for another request");
         Ok(json!({ "id": key, "status": job.status, "status_url": format!("/v1/jobs/{key}") }))
     }

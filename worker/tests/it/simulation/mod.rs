@@ -30,7 +30,7 @@ use world::{LEASE, Seen, World};
 /// Simulated time within which everything has ended once nothing goes wrong any more.
 const PATIENCE: Duration = Duration::from_secs(12 * 3600);
 /// Seeds of a test run; `SIMULATION_SEEDS` asks for another number.
-const SEEDS: u64 = 10_000;
+const SEEDS: u64 = 50_000;
 
 /// The place of one worker in the fleet: processes come and go in it.
 struct Seat {
@@ -172,6 +172,10 @@ async fn happens(seats: Arc<Vec<Seat>>, seat: usize, what: What, successor: usiz
             process.becomes(Life::Frozen);
             sleep(lasts).await;
             process.becomes(Life::Running);
+            return;
+        }
+        What::CutOff { lasts } => {
+            process.cut_off(lasts);
             return;
         }
     }

@@ -44,6 +44,8 @@ pub enum What {
     Stop,
     /// SIGSTOP, and SIGCONT after a while.
     Freeze { lasts: Duration },
+    /// It alone cannot reach the queue for a while: it works on, and loses what it works on.
+    CutOff { lasts: Duration },
 }
 
 /// What the workers talk to.
@@ -125,7 +127,7 @@ impl What {
         match self {
             Self::Kill { restart_after } => restart_after,
             Self::Stop => Duration::ZERO,
-            Self::Freeze { lasts } => lasts,
+            Self::Freeze { lasts } | Self::CutOff { lasts } => lasts,
         }
     }
 }
@@ -149,10 +151,11 @@ fn job(rng: &mut StdRng, span: u64) -> PlannedJob {
 }
 
 fn event(rng: &mut StdRng, span: u64, workers: usize) -> Event {
-    let what = match rng.random_range(0..10) {
+    let what = match rng.random_range(0..14) {
         0..5 => What::Kill { restart_after: seconds(rng.random_range(0..90)) },
         5..7 => What::Stop,
-        _ => What::Freeze { lasts: seconds(rng.random_range(5..400)) },
+        7..10 => What::Freeze { lasts: seconds(rng.random_range(5..400)) },
+        _ => What::CutOff { lasts: seconds(rng.random_range(5..400)) },
     };
     Event { at: moment(rng, span), seat: rng.random_range(0..workers), what }
 }
@@ -171,8 +174,8 @@ fn odds(rng: &mut StdRng) -> Odds {
     let mut up_to = |most: f64| if rng.random_bool(0.5) { rng.random_range(0.0..most) } else { 0.0 };
     Odds {
         lost: up_to(0.15),
-        repeated: up_to(0.2),
-        slow: up_to(0.3),
+        repeated: up_to(0.4),
+        slow: up_to(0.5),
         copied: up_to(0.3),
         undeleted: up_to(0.3),
         model_fault: up_to(0.5),

@@ -26,6 +26,8 @@ pub struct Process {
     // Not a `watch`: that wakes those who wait in a random order.
     life: Mutex<Life>,
     changed: Notify,
+    /// Until then it cannot reach the queue.
+    cut_off_until: Mutex<Option<Instant>>,
     /// How far its clock is off.
     skew: SignedDuration,
 }
@@ -54,7 +56,8 @@ impl Process {
     pub fn start(number: usize, world: Arc<World>) -> Arc<Self> {
         // A claim has a margin of a minute for two clocks that differ.
         let skew = SignedDuration::from_millis(world.random(0..50_000) - 25_000);
-        Arc::new(Self { number, world, life: Mutex::new(Life::Running), changed: Notify::new(), skew })
+        let (life, cut_off_until) = (Mutex::new(Life::Running), Mutex::default());
+        Arc::new(Self { number, world, life, changed: Notify::new(), cut_off_until, skew })
     }
 
     pub fn life(&self) -> Life {
@@ -77,6 +80,22 @@ impl Process {
             *self.life.lock().unwrap() = life;
             self.changed.notify_waiters();
         }
+    }
+
+    /// Keeps it from the queue for so long, and nobody else.
+    pub fn cut_off(&self, lasts: Duration) {
+        self.world.note(|| format!("process {} is cut off from the queue for {lasts:?}", self.number));
+        self.world.state().seen.cut_off_from_the_queue += 1;
+        *self.cut_off_until.lock().unwrap() = Some(Instant::now() + lasts);
+    }
+
+    fn refusal(&self, service: Service) -> Option<Refusal> {
+        let cut_off = || self.cut_off_until.lock().unwrap().is_some_and(|until| Instant::now() < until);
+        if service == Service::Queue && cut_off() {
+            self.world.troubled(self.number);
+            return Some(Refusal::Unavailable);
+        }
+        self.world.outage(service)
     }
 
     pub async fn becomes_one_of(&self, lives: &[Life]) {
@@ -123,7 +142,7 @@ impl Process {
         if !does_one_more_thing {
             self.running().await;
         }
-        if let Some(refusal) = self.world.outage(service) {
+        if let Some(refusal) = self.refusal(service) {
             sleep(self.world.delay(1..1000)).await;
             self.running().await;
             return refused(refusal);

@@ -59,6 +59,7 @@ pub struct Seen {
     pub paid: u64,
     pub killed_in_a_call: u64,
     pub cut_off_in_a_call: u64,
+    pub cut_off_from_the_queue: u64,
     pub answers_lost: u64,
     pub copies: u64,
     pub undeleted: u64,
@@ -72,12 +73,13 @@ pub struct Seen {
 }
 
 impl Seen {
-    fn each(&mut self) -> [&mut u64; 14] {
+    fn each(&mut self) -> [&mut u64; 15] {
         [
             &mut self.hand_overs,
             &mut self.paid,
             &mut self.killed_in_a_call,
             &mut self.cut_off_in_a_call,
+            &mut self.cut_off_from_the_queue,
             &mut self.answers_lost,
             &mut self.copies,
             &mut self.undeleted,
