@@ -7,6 +7,7 @@ use job::{Job, Pause};
 use service::following::Followed;
 use service::readiness::Readiness;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -97,11 +98,12 @@ impl Consumer {
 
     async fn receive_from(&self, lane: Lane, queue: &Arc<dyn JobQueue>) {
         let (mut failures, mut flow) = (0_u32, Flow::Idle);
+        let mut probe_seen = None;
         loop {
             let (slots, aside) = tokio::select! {
                 biased;
                 () = self.stopping.cancelled() => break,
-                room = self.room(lane, flow) => room,
+                room = self.room(lane, flow, &mut probe_seen) => room,
             };
             let max = if aside.is_some() { MAX_RECEIVE } else { slots.len() };
             let slots = if lane == Lane::Batch {
@@ -135,7 +137,12 @@ impl Consumer {
 
     /// Waits until a delivery of this lane could start now, and takes the slots for it; where a tenant has too much in it,
     /// room for what cannot start instead.
-    async fn room(&self, lane: Lane, flow: Flow) -> (Vec<Slot>, Option<OwnedSemaphorePermit>) {
+    async fn room(
+        &self,
+        lane: Lane,
+        flow: Flow,
+        probe_seen: &mut Option<Instant>,
+    ) -> (Vec<Slot>, Option<OwnedSemaphorePermit>) {
         let most = match (&self.lanes, lane, flow) {
             (Some(lanes), Lane::Interactive, Flow::Idle | Flow::Flooded) => lanes.kept.clamp(1, MAX_RECEIVE),
             _ => MAX_RECEIVE,
@@ -159,6 +166,13 @@ impl Consumer {
                 tokio::select! {
                     biased;
                     () = self.circuit.closed() => {}
+                    // Those in flight have met the fault again and again, and it may be their own: the next delivery tells.
+                    probe = self.circuit.new_probe_due(*probe_seen), if !self.is_paused() => {
+                        *probe_seen = Some(probe);
+                        if let Some(slot) = self.slots.at_once(lane) {
+                            return (vec![slot], None);
+                        }
+                    }
                     () = tokio::time::sleep(LOOK_AGAIN) => {}
                 }
                 continue;

@@ -129,10 +129,10 @@ impl Kind {
 
     /// Returns whether this kind may be one job's own fault, and is an outage only when several jobs meet it in a row.
     pub fn is_outage_of_several_jobs(self) -> bool {
-        matches!(self, Self::ModelFailed | Self::ModelAnswerMalformed)
+        matches!(self, Self::ModelFailed | Self::ModelAnswerMalformed | Self::ModelTimedOut)
     }
 
-    /// Returns whether this kind, met by job after job, means that a service is down. Such an outage is held like a
+    /// Returns whether this kind, met again and again, means that a service is down. Such an outage is held like a
     /// misconfiguration: one that lasts longer than a few attempts would dead-letter the whole backlog.
     pub fn is_outage_when_repeated(self) -> bool {
         matches!(

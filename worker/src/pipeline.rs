@@ -96,16 +96,19 @@ impl Pipeline {
     /// Transient ones; a permanent one ends in the record and is an [`Outcome`].
     pub async fn process(&self, job: &Job, claimant: &Claimant, is_last: bool) -> Result<Outcome, JobError> {
         let circuit = &self.sources.circuit;
+        let mut was_held = false;
         loop {
+            let admitted = async { if was_held { circuit.admit_again().await } else { circuit.admit().await } };
             let pass = tokio::select! {
                 biased;
-                pass = circuit.admit() => pass,
+                pass = admitted => pass,
                 () = self.stopping.cancelled() => return Ok(self.give_back(job, claimant, is_last).await),
             };
             match self.attempt(job, claimant, is_last, &pass).await {
                 Attempt::Hold(error) => {
                     metrics::error(error.kind);
                     pass.failed(&error);
+                    was_held = true;
                 }
                 Attempt::Ended(ended) => {
                     // Any other end says nothing about the model.

@@ -1,6 +1,7 @@
 //! `Circuit`: opens when the environment is at fault, so that a bad deploy or a retired model costs time and not jobs.
 
-use std::collections::HashSet;
+mod faults;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use tokio::time::Instant;
 use crate::error::{Class, JobError};
 use crate::metrics;
 
+use faults::Faults;
+
 /// Name of the circuit among the reasons of `/ready`.
 const COMPONENT: &str = "circuit";
 /// Pause before the first probe; doubles up to the maximum.
@@ -20,10 +23,10 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// As the first pause, for the model that another stands in for: longer, so that the first probe of the process, whose circuit
 /// the same fault may have opened, is made with the other.
 const FIRST_MODEL_PAUSE: Duration = Duration::from_secs(15);
-/// So many outage-like faults with no success between them are an outage.
-const OUTAGE_AFTER: usize = 5;
-/// Faults that may be a job's own must come from so many jobs.
-const JOBS_OF_AN_OUTAGE: usize = 3;
+/// So many probes by held jobs may fail before a new job is to be the probe: the fault may be that of the held ones.
+const HELD_PROBES: u32 = 2;
+/// So long held jobs leave the probe to a new one, if there is any: a long poll and some seconds.
+const NEW_PROBE_PATIENCE: Duration = Duration::from_secs(25);
 
 /// Closed: work flows. Open: everything waits, and one delivery at a time probes whether the fault has ended.
 #[derive(Debug, Clone)]
@@ -34,8 +37,8 @@ pub struct Circuit {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// The jobs of the outage-like faults since the last success, a job as often as it failed.
-    faults_in_a_row: Mutex<Vec<JobId>>,
+    /// The outage-like faults since the last success.
+    faults_in_a_row: Mutex<Faults>,
     changed: Notify,
     subject: Subject,
 }
@@ -52,13 +55,35 @@ enum Subject {
 #[derive(Debug)]
 enum State {
     Closed,
-    Open { probe_at: Instant, pause: Duration, probing: bool },
+    Open {
+        probe_at: Instant,
+        pause: Duration,
+        probing: bool,
+        /// How many probes by held jobs have failed since one by a new job did.
+        held_probes: u32,
+    },
+}
+
+impl State {
+    /// Returns whether the next probe is to be a new job's.
+    fn wants_a_new_job(&self) -> bool {
+        matches!(self, Self::Open { held_probes, .. } if *held_probes >= HELD_PROBES)
+    }
+}
+
+/// Who asks for permission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Candidate {
+    New,
+    /// It has been held for a fault of the environment that may be its own.
+    Held,
 }
 
 /// Permission to try. To be reported; dropped unreported, it decides nothing.
 #[derive(Debug)]
 pub struct Pass {
     circuit: Circuit,
+    candidate: Candidate,
     is_probe: bool,
 }
 
@@ -87,29 +112,43 @@ impl Circuit {
 
     /// Lets work be tried, if it may be now: while closed, and one at a time while open.
     pub fn try_admit(&self) -> Option<Pass> {
-        self.admit_or_wake_at().ok()
+        self.admit_or_wake_at(Candidate::New).ok()
     }
 
     /// Returns the permission, or when to look again: none while somebody probes.
-    fn admit_or_wake_at(&self) -> Result<Pass, Option<Instant>> {
-        match &mut *self.state() {
-            State::Closed => Ok(Pass { circuit: self.clone(), is_probe: false }),
-            State::Open { probe_at, probing, .. } if !*probing && *probe_at <= Instant::now() => {
-                *probing = true;
-                Ok(Pass { circuit: self.clone(), is_probe: true })
-            }
+    fn admit_or_wake_at(&self, candidate: Candidate) -> Result<Pass, Option<Instant>> {
+        let mut state = self.state();
+        let leaves_it = candidate == Candidate::Held && state.wants_a_new_job();
+        match &mut *state {
+            State::Closed => Ok(Pass { circuit: self.clone(), candidate, is_probe: false }),
             State::Open { probing: true, .. } => Err(None),
-            State::Open { probe_at, .. } => Err(Some(*probe_at)),
+            State::Open { probe_at, probing, .. } => {
+                let at = if leaves_it { *probe_at + NEW_PROBE_PATIENCE } else { *probe_at };
+                if at > Instant::now() {
+                    return Err(Some(at));
+                }
+                *probing = true;
+                Ok(Pass { circuit: self.clone(), candidate, is_probe: true })
+            }
         }
     }
 
     /// Waits until work may be tried: at once while closed, one at a time while open. Safe to drop while it waits.
     pub async fn admit(&self) -> Pass {
+        self.admit_candidate(Candidate::New).await
+    }
+
+    /// As [`admit`](Self::admit), for a job that was held: after some probes of such jobs have failed, a new one goes first.
+    pub async fn admit_again(&self) -> Pass {
+        self.admit_candidate(Candidate::Held).await
+    }
+
+    async fn admit_candidate(&self, candidate: Candidate) -> Pass {
         loop {
             let changed = self.shared.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let wake_at = match self.admit_or_wake_at() {
+            let wake_at = match self.admit_or_wake_at(candidate) {
                 Ok(pass) => return pass,
                 Err(wake_at) => wake_at,
             };
@@ -143,7 +182,7 @@ impl Circuit {
 
     /// Opens it from outside a pass: work that cannot be given up has met a fault of the environment.
     pub fn trip(&self, error: &JobError) {
-        self.open(error, false);
+        self.open(error, None);
     }
 
     /// Closes what [`trip`](Self::trip) opened: that work has gone through.
@@ -153,12 +192,26 @@ impl Circuit {
 
     /// Resolves when the circuit is open and a probe is due, which a new delivery may then be.
     pub async fn probe_due(&self) {
+        self.probe_due_if(|_| true).await;
+    }
+
+    /// Resolves when the circuit is open, and the probe that is due is to be a new delivery's because held ones have failed,
+    /// and returns which one it is. Once for each: not for the one that was `seen`.
+    pub async fn new_probe_due(&self, seen: Option<Instant>) -> Instant {
+        self.probe_due_if(|state| {
+            let is_seen = matches!(state, State::Open { probe_at, .. } if Some(*probe_at) == seen);
+            state.wants_a_new_job() && !is_seen
+        })
+        .await
+    }
+
+    async fn probe_due_if(&self, wanted: impl Fn(&State) -> bool) -> Instant {
         loop {
             let changed = self.shared.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let due = match *self.state() {
-                State::Open { probe_at, probing: false, .. } => Some(probe_at),
+            let due = match &*self.state() {
+                state @ State::Open { probe_at, probing: false, .. } if wanted(state) => Some(*probe_at),
                 State::Open { .. } | State::Closed => None,
             };
             let Some(probe_at) = due else {
@@ -166,7 +219,7 @@ impl Circuit {
                 continue;
             };
             if probe_at <= Instant::now() {
-                return;
+                return probe_at;
             }
             tokio::select! {
                 biased;
@@ -176,17 +229,20 @@ impl Circuit {
         }
     }
 
-    fn open(&self, error: &JobError, is_probe: bool) {
+    fn open(&self, error: &JobError, probe: Option<Candidate>) {
         let now = Instant::now();
         {
             let mut state = self.state();
-            let pause = match *state {
-                State::Closed => self.shared.subject.first_pause(),
+            let (pause, held_probes) = match (&*state, probe) {
+                (State::Closed, _) => (self.shared.subject.first_pause(), 0),
                 // Calls that were under way when it opened say nothing new.
-                State::Open { .. } if !is_probe => return,
-                State::Open { pause, .. } => (pause * 2).min(MAX_PAUSE),
+                (State::Open { .. }, None) => return,
+                (State::Open { pause, .. }, Some(Candidate::New)) => ((*pause * 2).min(MAX_PAUSE), 0),
+                (State::Open { pause, held_probes, .. }, Some(Candidate::Held)) => {
+                    ((*pause * 2).min(MAX_PAUSE), held_probes.saturating_add(1))
+                }
             };
-            *state = State::Open { probe_at: now + pause, pause, probing: false };
+            *state = State::Open { probe_at: now + pause, pause, probing: false, held_probes };
         }
         self.shared.subject.opened(error);
         self.shared.changed.notify_waiters();
@@ -246,7 +302,8 @@ impl Subject {
 
 impl Pass {
     /// Returns whether `error`, met by `job`, is the environment's fault and not the job's: misconfiguration at once, an
-    /// outage when it is met again and again. What may be the job's own fault must be met by several jobs.
+    /// outage when it is met again and again. What may be the job's own fault must be met by several jobs; but while the
+    /// circuit is open, a service that is silent is taken for one that is down.
     pub fn blames_environment(&self, error: &JobError, job: &JobId) -> bool {
         let of_service = error.kind.is_outage_when_repeated();
         if error.class() == Class::Misconfigured {
@@ -255,17 +312,14 @@ impl Pass {
         if !of_service && !error.kind.is_outage_of_several_jobs() {
             return false;
         }
+        let is_open = self.is_probe || self.circuit.is_open();
         let mut faults = self.circuit.shared.faults_in_a_row.lock().unwrap_or_else(PoisonError::into_inner);
-        // Older ones say nothing more.
-        if faults.len() >= 4 * OUTAGE_AFTER {
-            faults.remove(0);
+        // While it is open there are few calls, and what opened it still counts.
+        if !is_open {
+            faults.lapse();
         }
-        faults.push(*job);
-        let repeated = faults.len() >= OUTAGE_AFTER;
-        if of_service {
-            return repeated || self.is_probe || self.circuit.is_open();
-        }
-        repeated && faults.iter().collect::<HashSet<_>>().len() >= JOBS_OF_AN_OUTAGE
+        let is_outage = faults.note(*job, error.kind);
+        is_outage || (of_service && is_open)
     }
 
     /// Reports an end that the environment was not at fault for. Only a probe closes the circuit: what was under way
@@ -279,7 +333,7 @@ impl Pass {
 
     /// Reports that the environment is at fault.
     pub fn failed(mut self, error: &JobError) {
-        self.circuit.open(error, self.is_probe);
+        self.circuit.open(error, self.is_probe.then_some(self.candidate));
         self.is_probe = false;
     }
 }
@@ -296,105 +350,4 @@ impl Drop for Pass {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Kind;
-
-    fn denied() -> JobError {
-        JobError::new(Kind::AccessDenied, "not allowed")
-    }
-
-    fn job() -> JobId {
-        let keys: job::IdKeys = "test-secret-test-secret-test-secret".parse().unwrap();
-        keys.issue(&"north".parse().unwrap())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_may_be_a_jobs_own_fault_needs_several_jobs() {
-        let circuit = Circuit::new(Readiness::default());
-        let odd = JobError::new(Kind::ModelFailed, "Inference error");
-        let (first, second, third) = (job(), job(), job());
-        let blames = async |job: &JobId| circuit.admit().await.blames_environment(&odd, job);
-        for _ in 0..2 * OUTAGE_AFTER {
-            assert!(!blames(&first).await, "one job is no outage");
-        }
-        assert!(!blames(&second).await);
-        assert!(blames(&third).await);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_no_service_is_at_fault_for_is_no_outage_however_many_jobs_meet_it() {
-        let circuit = Circuit::new(Readiness::default());
-        for kind in [Kind::ModelThrottled, Kind::RenderFailed, Kind::CpuTaskPanicked, Kind::AttemptTimedOut] {
-            for _ in 0..4 * OUTAGE_AFTER {
-                let blamed = circuit.admit().await.blames_environment(&JobError::new(kind, ""), &job());
-                assert!(!blamed, "{kind:?}");
-            }
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn opens_probes_one_at_a_time_and_closes() {
-        let readiness = Readiness::default();
-        let circuit = Circuit::new(readiness.clone());
-        let under_way = circuit.admit().await;
-        circuit.admit().await.failed(&denied());
-        assert!(circuit.is_open());
-        assert!(readiness.reasons()["circuit"].contains("access_denied"));
-
-        let started = Instant::now();
-        let probe = circuit.admit().await;
-        assert_eq!(started.elapsed(), FIRST_PAUSE);
-        under_way.passed();
-        assert!(circuit.is_open(), "an old success proves nothing");
-        let mut second = Box::pin(circuit.admit());
-        tokio::select! {
-            _ = &mut second => panic!("two probes at once"),
-            () = tokio::time::sleep(Duration::from_secs(600)) => {}
-        }
-        probe.failed(&denied());
-        let started = Instant::now();
-        let probe = second.await;
-        assert_eq!(started.elapsed(), FIRST_PAUSE * 2);
-        probe.passed();
-        circuit.closed().await;
-        assert!(readiness.is_ready());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_outage_is_faults_in_a_row() {
-        let circuit = Circuit::new(Readiness::default());
-        let down = JobError::new(Kind::ModelUnavailable, "503");
-        for _ in 1..OUTAGE_AFTER {
-            assert!(!circuit.admit().await.blames_environment(&down, &job()));
-        }
-        circuit.admit().await.passed();
-        for _ in 1..OUTAGE_AFTER {
-            assert!(!circuit.admit().await.blames_environment(&down, &job()));
-        }
-        let fifth = circuit.admit().await;
-        assert!(fifth.blames_environment(&down, &job()));
-        fifth.failed(&down);
-        assert!(circuit.admit().await.blames_environment(&down, &job()), "a probe that fails keeps it open");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_tripped_circuit_asks_for_a_probe_and_recovers() {
-        let circuit = Circuit::new(Readiness::default());
-        circuit.trip(&denied());
-        let started = Instant::now();
-        circuit.probe_due().await;
-        assert_eq!(started.elapsed(), FIRST_PAUSE);
-        circuit.recovered();
-        circuit.closed().await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_dropped_probe_lets_the_next_one_try() {
-        let circuit = Circuit::new(Readiness::default());
-        circuit.admit().await.failed(&denied());
-        drop(circuit.admit().await);
-        circuit.admit().await.passed();
-        assert!(!circuit.is_open());
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use job::Status;
+use job::{Job, Status};
 use worker::error::{JobError, Kind};
 use worker::queue::QueueError;
 
@@ -44,6 +44,38 @@ async fn a_model_that_is_down_for_an_hour_costs_time_and_not_jobs() {
     assert!(world.queue.dead().is_empty());
     assert!(world.store.history().iter().all(|record| record.status != Status::Failed), "no client was told 'failed'");
     assert_eq!(world.model.paid_in_all(), 30);
+    worker.stop().await;
+}
+
+/// Prompts on which the model always fails look like an outage for a while. Held for as long as only they probe, they would
+/// hold everybody up.
+#[tokio::test(start_paused = true)]
+async fn jobs_on_which_the_model_always_fails_do_not_hold_the_others_up_and_end() {
+    let world = World::new();
+    let bad: Vec<_> = (0..6)
+        .map(|n| {
+            let (prompt, kind) = (format!("bad {n}"), [Kind::ModelTimedOut, Kind::ModelFailed][n % 2]);
+            world.model.script(&prompt, vec![Answer::Fail(JobError::new(kind, "scripted")); 10_000]);
+            world.submit(&prompt)
+        })
+        .collect();
+    let worker = world.start();
+    world.when("an open circuit", || worker.readiness.reasons().contains_key("circuit").then_some(())).await;
+    let good: Vec<_> = (0..60).map(|n| world.submit(&format!("picture {n}"))).collect();
+    for job in &good {
+        world.status(job, Status::Succeeded).await;
+    }
+    let is_failed = |job: &Job| world.store.record(&job.id).is_some_and(|record| record.status == Status::Failed);
+    for n in 0.. {
+        if bad.iter().all(is_failed) {
+            break;
+        }
+        assert!(n < 200, "they are tried as often as any job, and no more");
+        let job = world.submit(&format!("later picture {n}"));
+        world.status(&job, Status::Succeeded).await;
+    }
+    world.settled().await;
+    assert_eq!(world.queue.dead().len(), bad.len());
     worker.stop().await;
 }
 
