@@ -59,7 +59,7 @@ enum State {
         probe_at: Instant,
         pause: Duration,
         probing: bool,
-        /// How many probes by held jobs have failed since one by a new job did.
+        /// How many probes by held jobs have failed since one was a new job's, or could have been.
         held_probes: u32,
     },
 }
@@ -238,8 +238,12 @@ impl Circuit {
                 // Calls that were under way when it opened say nothing new.
                 (State::Open { .. }, None) => return,
                 (State::Open { pause, .. }, Some(Candidate::New)) => ((*pause * 2).min(MAX_PAUSE), 0),
+                // Nobody new has come: that place in the row is passed over.
+                (State::Open { pause, held_probes: HELD_PROBES.., .. }, Some(Candidate::Held)) => {
+                    ((*pause * 2).min(MAX_PAUSE), 0)
+                }
                 (State::Open { pause, held_probes, .. }, Some(Candidate::Held)) => {
-                    ((*pause * 2).min(MAX_PAUSE), held_probes.saturating_add(1))
+                    ((*pause * 2).min(MAX_PAUSE), held_probes + 1)
                 }
             };
             *state = State::Open { probe_at: now + pause, pause, probing: false, held_probes };

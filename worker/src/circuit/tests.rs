@@ -85,6 +85,9 @@ async fn after_two_probes_of_held_jobs_a_new_one_goes_first() {
     assert!(tokio::time::timeout(NEW_PROBE_PATIENCE / 5, &mut held).await.is_err(), "it is left to a new one");
     // Nobody new comes.
     held.await.failed(&denied());
+    for _ in 0..HELD_PROBES {
+        circuit.admit_again().await.failed(&denied());
+    }
     let due = circuit.new_probe_due(Some(due)).await;
     let new = async {
         circuit.admit().await.failed(&denied());
