@@ -128,7 +128,8 @@ async fn the_last_hand_over_does_not_end_what_it_could_not_tell() {
     world.record_when(&job, last).await;
     tokio::time::sleep(LEASE * 3).await;
     assert_eq!(world.store.record(&job.id).unwrap().status, Status::Generating, "held");
-    worker.stop_leaving(1).await;
+    worker.stop().await;
+    assert_eq!(world.queue.dead(), [job.encode()]);
     let record = world.store.record(&job.id).unwrap();
     assert_eq!(
         (record.status, record.claim, record.last_fault.as_deref()),
