@@ -275,12 +275,12 @@ mod tests {
 
     #[test]
     fn a_job_that_is_asked_for_again_waits_behind_those_before_its_newest_message() {
-        let forecast = steady(50, |second| 240 - u64::try_from(second).unwrap() * 12 / 5);
+        // 240 come between 20 and 25.
+        let forecast = steady(25, |second| if second < 25 { 0 } else { 228 });
         let waits = |retried_at, attempts| Record { status: Status::Queued, retried_at, attempts, ..taken() };
-        let eta = |record: &Record| forecast.of(record, Status::Queued, at(50));
-        assert_eq!(eta(&waits(None, 0)), Some(55));
-        assert_eq!(eta(&waits(Some(at(50)), 2)), forecast.of_waiting(Some(at(50)), at(50)), "not since it came first");
-        assert!(eta(&waits(Some(at(50)), 2)) > eta(&waits(None, 2)));
+        let eta = |record: &Record| forecast.of(record, Status::Queued, at(25));
+        assert!(eta(&waits(None, 0)).unwrap() <= 10, "it came before them");
+        assert!(eta(&waits(Some(at(25)), 2)).unwrap() >= 95, "and its newest message behind them");
         // An attempt has failed since, or its worker has died: it waits for its next delivery, or is a dead letter.
         let released = Record { last_fault: Some("model_failed".to_owned()), ..waits(Some(at(1)), 3) };
         assert_eq!(eta(&released), None);
@@ -289,7 +289,7 @@ mod tests {
             worker: "host-1".to_owned(),
             message_id: "m-1".to_owned(),
             receive_count: 5,
-            deadline_at: at(49),
+            deadline_at: at(24),
         };
         assert_eq!(eta(&Record { claim: Some(claim), ..waits(None, 5) }), None);
     }

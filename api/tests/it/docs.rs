@@ -77,3 +77,16 @@ fn the_table_is_that_of(table: &str, command: &Command) {
         assert!(expected.contains(row), "docs/operations.md has a row that no setting has: | {} |", row.join(" | "));
     }
 }
+
+#[test]
+fn no_blank_line_cuts_a_table_of_the_operations_guide() {
+    let lines: Vec<&str> = OPERATIONS.lines().collect();
+    let cut = lines
+        .windows(3)
+        .enumerate()
+        .filter(|(_, window)| window[0].starts_with('|') && window[1].is_empty() && window[2].starts_with('|'));
+    // A table of its own begins with its head, and a line of dashes.
+    let is_table = |row: usize| lines.get(row + 1).is_some_and(|line| line.starts_with("|-"));
+    let cut: Vec<_> = cut.filter(|(row, _)| !is_table(row + 2)).map(|(row, window)| (row + 3, window[2])).collect();
+    assert!(cut.is_empty(), "docs/operations.md has rows that no table has: {cut:?}");
+}
