@@ -42,6 +42,16 @@ pub enum Action<'a> {
     },
     /// It could not be sent, and is where it was.
     RedriveFailed { job_id: JobId, message_id: &'a str, reason: String },
+    /// A dead letter is deleted.
+    Delete {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        job_id: Option<JobId>,
+        message_id: &'a str,
+        code: &'a str,
+        reason: &'a str,
+    },
+    /// It could not be deleted, and is where it was.
+    DeleteFailed { message_id: &'a str, reason: String },
     /// A part of the pipeline is stopped.
     Pause { part: Part, reason: &'a str },
     /// It could not be, and goes on or stands still as before.

@@ -11,6 +11,7 @@ pub mod status;
 pub mod show;
 pub mod letters;
 pub mod redrive;
+pub mod delete;
 pub mod audit;
 pub mod pause;
 pub mod cost;

@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use imagectl::fault::Fault;
 use imagectl::settings::{Cli, Command, JobCommand, LettersCommand};
 use imagectl::site::Site;
-use imagectl::{cost, letters, pause, redrive, show, status};
+use imagectl::{cost, delete, letters, pause, redrive, show, status};
 use serde::Serialize;
 use service::settings::{EXIT_USAGE, give_up};
 use service::shutdown;
@@ -69,6 +69,9 @@ async fn run(cli: &Cli) -> Result<ExitCode, Fault> {
                 if done.interrupted {
                     return Err(Fault::Interrupted);
                 }
+            }
+            Command::DeadLetters(LettersCommand::Delete(settings)) => {
+                tell.result(&delete::delete(&site, settings).await?);
             }
             Command::Pause(settings) => {
                 tell.result(&pause::pause(&site, settings.which.parts(), &settings.reason).await?);

@@ -104,6 +104,8 @@ pub enum LettersCommand {
     Show(LetterSettings),
     /// Sends some or all back to the queue that they came from. Each is written down before it moves.
     Redrive(RedriveSettings),
+    /// Deletes one that nothing will be made of. It is written down first; the message is gone for good.
+    Delete(DeleteSettings),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -147,6 +149,22 @@ pub struct RedriveSettings {
     /// Say what would be sent, and send nothing.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DeleteSettings {
+    /// Id of the job or of the message.
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Why, for the audit.
+    #[arg(long, value_name = "SENTENCE", value_parser = NonEmptyStringValueParser::new())]
+    pub reason: String,
+    /// Though it may be a job that has not ended.
+    #[arg(long)]
+    pub force: bool,
+    /// Looked at, at most.
+    #[arg(long, default_value_t = 10_000, value_name = "LETTERS", value_parser = value_parser!(u32).range(1..))]
+    pub max_letters: u32,
 }
 
 /// What can be paused.

@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
+use imagectl::delete::delete;
 use imagectl::fault::Fault;
 use imagectl::letters::{NO_RECORD, POISON, Saw, UNREADABLE, find, list};
 use imagectl::queues::SqsQueues;
 use imagectl::redrive::{Redriven, redrive};
-use imagectl::settings::{JobSettings, RedriveSettings};
+use imagectl::settings::{DeleteSettings, JobSettings, RedriveSettings};
 use imagectl::show::show;
 use imagectl::site::Site;
 use tokio_util::sync::CancellationToken;
@@ -94,7 +95,8 @@ async fn what_another_look_hides_is_not_taken_for_nothing() {
     assert!(serde_json::to_string(&listed).unwrap().contains(r#""is_complete":false,"hidden":1"#));
     let id = one.id.to_string();
     let is_hint = |fault: &Fault| matches!(fault, Fault::NotFound(text) if text.contains(hint));
-    assert!(is_hint(&find(&embedded.site, &id, 1000).await.unwrap_err()));
+    let found = find(&embedded.site, &id, 1000).await.unwrap_err();
+    assert!(is_hint(&found), "{found}");
     let done = redrive(&embedded.site, &which(Some(&id), None), &CancellationToken::new()).await;
     assert!(done.redriven == 0 && done.fault.as_ref().is_some_and(is_hint), "{done:?}");
     let shown = show(&embedded.site, &JobSettings { id: one.id, max_letters: 1000 }).await.unwrap();
@@ -220,6 +222,41 @@ async fn what_cannot_be_sent_stays_and_the_audit_says_so() {
     assert_eq!((embedded.received().await.len(), site.queues.dead_letters().await.unwrap().waiting), (1, 2));
     let actions: Vec<_> = embedded.audit().await.iter().map(|line| line["action"].clone()).collect();
     assert_eq!(actions, ["redrive", "redrive", "redrive_failed"]);
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_deleted_one_by_one_and_written_down() {
+    let embedded = Embedded::start().await;
+    let poison = embedded.dead("a-very-private-fox").await;
+    let ended = embedded.exhausted("model_failed").await;
+    let (unseen, damaged) = (job(), job());
+    embedded.dead(unseen.encode()).await;
+    embedded.damage(&damaged).await;
+    embedded.dead(damaged.encode()).await;
+    let settings = |id: &str, force| DeleteSettings {
+        id: id.to_owned(),
+        reason: "It is no job.".to_owned(),
+        force,
+        max_letters: 1000,
+    };
+    let deleted = async |id: &str, force| delete(&embedded.site, &settings(id, force)).await;
+    for job in [&unseen, &damaged] {
+        let refused = deleted(&job.id.to_string(), false).await;
+        assert!(matches!(&refused, Err(Fault::Usage(text)) if text.contains("--force")), "{refused:?}");
+    }
+    assert!(matches!(deleted("nobody", true).await, Err(Fault::NotFound(_))));
+    let waiting = async || embedded.site.queues.dead_letters().await.unwrap().waiting;
+    assert_eq!((waiting().await, embedded.audit().await.len()), (4, 0));
+    assert_eq!(deleted(&poison, false).await.unwrap().code, POISON);
+    assert_eq!(deleted(&ended.id.to_string(), false).await.unwrap().job_id, Some(ended.id));
+    assert_eq!(deleted(&unseen.id.to_string(), true).await.unwrap().code, NO_RECORD);
+    assert_eq!(waiting().await, 1);
+    let audit = embedded.audit().await;
+    assert_eq!(audit.len(), 3);
+    for line in &audit {
+        assert_eq!((&line["action"], &line["reason"]), (&"delete".into(), &"It is no job.".into()));
+        assert!(!line.to_string().contains("fox"));
+    }
 }
 
 #[tokio::test]
