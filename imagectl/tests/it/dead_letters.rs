@@ -95,7 +95,8 @@ async fn what_another_look_hides_is_not_taken_for_nothing() {
     assert!(serde_json::to_string(&listed).unwrap().contains(r#""is_complete":false,"hidden":1"#));
     let id = one.id.to_string();
     let is_hint = |fault: &Fault| matches!(fault, Fault::NotFound(text) if text.contains(hint));
-    assert!(is_hint(&find(&embedded.site, &id, 1000).await.unwrap_err()));
+    let found = find(&embedded.site, &id, 1000).await.unwrap_err();
+    assert!(is_hint(&found), "{found}");
     let done = redrive(&embedded.site, &which(Some(&id), None), &CancellationToken::new()).await;
     assert!(done.redriven == 0 && done.fault.as_ref().is_some_and(is_hint), "{done:?}");
     let shown = show(&embedded.site, &JobSettings { id: one.id, max_letters: 1000 }).await.unwrap();
