@@ -32,11 +32,28 @@ async fn a_first_delivery_reads_no_record_and_a_later_one_writes_none_blindly() 
     let claimed = claim(world.store.as_ref(), &job, &claimant("m-1", 1), || world.now()).await.unwrap();
     let Claimed::Held(held) = claimed else { panic!("{claimed:?}") };
     assert!(held.is_new());
+    assert_eq!(held.record().retried_at, None, "nobody has asked for it again");
     world.store.heal();
 
     world.store.fail(Call::WriteRecord, 1, down());
     let claimed = claim(world.store.as_ref(), &job, &claimant("m-2", 2), || world.now()).await.unwrap();
     assert!(matches!(claimed, Claimed::Elsewhere { .. }), "it was read, and nothing was written: {claimed:?}");
+}
+
+/// Whoever takes the job over waits for a call as long as one may last from the last write of the record on.
+#[tokio::test(start_paused = true)]
+async fn a_call_begins_under_a_claim_that_is_fresh_and_lasts() {
+    let world = World::new();
+    let job = world.job("a red fox");
+    let claimed = claim(world.store.as_ref(), &job, &claimant("m-1", 1), || world.now()).await.unwrap();
+    let Claimed::Held(mut held) = claimed else { panic!("{claimed:?}") };
+    let (needed, too_much) = (Duration::from_secs(155), Duration::from_secs(241));
+    assert!(held.covers_a_call(needed, world.now()));
+    assert!(!held.covers_a_call(too_much, world.now()), "it ends before the call may");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(!held.covers_a_call(needed, world.now()), "others would not wait for all of it");
+    held.advance(world.store.as_ref(), world.now(), |_| {}).await.unwrap();
+    assert!(held.covers_a_call(needed, world.now()));
 }
 
 #[tokio::test(start_paused = true)]
