@@ -7,6 +7,7 @@ use job::{Claim, Failure, FailureCode, Job, Record, Status};
 use uuid::Uuid;
 
 use crate::error::{JobError, Kind};
+use crate::lane::Lane;
 use crate::store::{ETag, ObjectStore, StoreError};
 
 /// Writers that meet at one record settle within a few rounds; more means that something else is wrong.
@@ -33,6 +34,8 @@ pub struct Claimant {
     /// Names this hold: one per delivery, kept over repeated attempts under the same lease.
     pub token: Uuid,
     pub worker: String,
+    /// Where the delivery is from.
+    pub lane: Lane,
     pub message_id: String,
     pub receive_count: u32,
     /// How long a claim holds without being renewed.
@@ -218,6 +221,11 @@ fn later(now: Timestamp, duration: Duration) -> Timestamp {
 impl Held {
     pub fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// Returns the lane of the delivery that holds it.
+    pub fn lane(&self) -> Lane {
+        self.claimant.lane
     }
 
     /// Returns whether the record was created by this claim: nobody has worked on the job before.

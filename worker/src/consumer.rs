@@ -163,7 +163,7 @@ impl Consumer {
                 }
                 continue;
             }
-            self.models.nobody_waiting().await;
+            self.models.nobody_waiting(lane).await;
             let room = match &self.lanes {
                 // Most of what comes changes lanes, and needs no slot for that.
                 Some(lanes) if flow == Flow::Flooded => {
@@ -236,7 +236,7 @@ impl Consumer {
                     None => (slots.next(lane).await, turn),
                 }
             };
-            handler.handle(queue, delivery, place).await;
+            handler.handle(lane, queue, delivery, place).await;
         });
     }
 
@@ -270,7 +270,7 @@ impl Consumer {
                 let turn = presence.turn().await;
                 (slots.next(Lane::Interactive).await, turn)
             };
-            handler.handle(queue, delivery, place).await;
+            handler.handle(Lane::Interactive, queue, delivery, place).await;
         });
     }
 

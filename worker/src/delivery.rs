@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::claim::{Claimant, call_window};
 use crate::disposition::{Disposition, Outcome};
 use crate::error::{Class, JobError, Kind};
-use crate::lane::Entrance;
+use crate::lane::{Entrance, Lane};
 use crate::lease::{Lease, Terms};
 use crate::metrics;
 use crate::pipeline::Pipeline;
@@ -47,9 +47,10 @@ enum Ended {
 }
 
 impl DeliveryHandler {
-    /// Handles one delivery of `queue` under a lease, from when it has its `place`, and settles it exactly once, here.
+    /// Handles one delivery of `queue`, that of `lane`, under a lease, from when it has its `place`, and settles it exactly once, here.
     pub async fn handle<P: Send>(
         &self,
+        lane: Lane,
         queue: Arc<dyn JobQueue>,
         delivery: Delivery,
         place: impl Future<Output = P> + Send,
@@ -63,7 +64,7 @@ impl DeliveryHandler {
                 traces::queue_wait(&job, &delivery);
                 end.span = span_of(&job, &delivery);
                 end.traced = traces::delivery(&job, &delivery);
-                let claimant = self.claimant(&delivery);
+                let claimant = self.claimant(lane, &delivery);
                 let processing = async {
                     tokio::select! {
                         biased;
@@ -122,10 +123,11 @@ impl DeliveryHandler {
         .await
     }
 
-    fn claimant(&self, delivery: &Delivery) -> Claimant {
+    fn claimant(&self, lane: Lane, delivery: &Delivery) -> Claimant {
         Claimant {
             token: Uuid::new_v4(),
             worker: self.worker.clone(),
+            lane,
             message_id: delivery.message_id.clone(),
             receive_count: delivery.receive_count,
             duration: self.pipeline.attempt_timeout,

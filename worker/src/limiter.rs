@@ -1,12 +1,14 @@
 //! `Limiter`: slows this process's model calls when the model throttles them, and finds the rate back.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use crate::lane::Lane;
 use crate::metrics;
 use crate::quota::Governor;
 
@@ -24,14 +26,19 @@ const PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(20);
 /// So long without a throttle, and the limit is off again.
 const FORGET_AFTER: Duration = Duration::from_secs(300);
+/// So many interactive calls a batch's caller lets go first when it is its turn: the batch lane has one in five, as of the slots.
+const FIRST_GO: u32 = 4;
 
 /// Paces calls to the model. Off until the first throttle, but for the fleet's governor if there is one.
 #[derive(Debug)]
 pub struct Limiter {
     /// Fair queue: the holder is the next to call, and waits for the governor.
     turn: tokio::sync::Mutex<Option<Governor>>,
+    /// Interactive callers in order of arrival: whose turn it is gives its call to the first of them.
+    interactive: Mutex<VecDeque<oneshot::Sender<()>>>,
     state: Mutex<State>,
-    waiting: AtomicUsize,
+    /// Callers by lane, in the order of [`Lane::ALL`].
+    waiting: [AtomicUsize; 2],
     fewer_waiting: Notify,
 }
 
@@ -72,25 +79,55 @@ impl Limiter {
         };
         Self {
             turn: tokio::sync::Mutex::new(governor),
+            interactive: Mutex::default(),
             state: Mutex::new(state),
-            waiting: AtomicUsize::new(0),
+            waiting: Default::default(),
             fewer_waiting: Notify::new(),
         }
     }
 
-    /// Waits until a call may be made. In order of arrival; safe to drop while it waits.
-    pub async fn acquire(&self) {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let _counted = Waiting(self);
-        let mut turn = self.turn.lock().await;
+    /// Waits until a call may be made. Interactive callers go first, each lane in order of arrival; safe to drop while it
+    /// waits.
+    pub async fn acquire(&self, lane: Lane) {
+        let _counted = Waiting::join(self, lane);
+        let mut given = (lane == Lane::Interactive).then(|| {
+            let (sender, given) = oneshot::channel();
+            self.interactive().push_back(sender);
+            given
+        });
+        let mut turn = tokio::select! {
+            biased;
+            () = arrived(given.as_mut()) => return,
+            turn = self.turn.lock() => turn,
+        };
+        let mut let_go = 0;
+        loop {
+            // It may have been given while we took the turn, or by ourselves, once nobody was before us.
+            if given.as_mut().is_some_and(|given| given.try_recv().is_ok()) {
+                return;
+            }
+            self.departure(&mut turn).await;
+            if given.is_none() {
+                if let_go == FIRST_GO || !self.give_to_the_first() {
+                    return;
+                }
+                let_go += 1;
+            } else {
+                self.give_to_the_first();
+            }
+        }
+    }
+
+    /// Waits until the next call may be made, by whomever, and counts it.
+    async fn departure(&self, governor: &mut Option<Governor>) {
         loop {
             let next_call = self.state().next_call;
             if Instant::now() < next_call {
                 tokio::time::sleep_until(next_call).await;
                 continue;
             }
-            if let Some(governor) = turn.as_mut() {
-                governor.departure(|| self.waiting.load(Ordering::SeqCst)).await;
+            if let Some(governor) = governor {
+                governor.departure(|| self.waiting.iter().map(|lane| lane.load(Ordering::SeqCst)).sum()).await;
             }
             let now = Instant::now();
             let mut state = self.state();
@@ -100,6 +137,18 @@ impl Limiter {
                 return;
             }
         }
+    }
+
+    /// Returns whether an interactive caller has taken it.
+    fn give_to_the_first(&self) -> bool {
+        let mut interactive = self.interactive();
+        // Some may have gone away.
+        while let Some(first) = interactive.pop_front() {
+            if first.send(()).is_ok() {
+                return true;
+            }
+        }
+        false
     }
 
     /// Notes that a call was throttled: no call before `retry_after` (or our own pause), and slower from then on.
@@ -139,17 +188,22 @@ impl Limiter {
         metrics::model_rate(state.rate);
     }
 
-    /// Resolves when nobody waits for a call: until then a further delivery could not start.
-    pub async fn nobody_waiting(&self) {
+    /// Resolves when nobody waits for a call before whom a delivery of this lane would not be: until then it could not start.
+    pub async fn nobody_waiting(&self, lane: Lane) {
         loop {
             let notified = self.fewer_waiting.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
-            if self.waiting.load(Ordering::SeqCst) == 0 {
+            let mut before = self.waiting.iter().take(place(lane) + 1);
+            if before.all(|lane| lane.load(Ordering::SeqCst) == 0) {
                 return;
             }
             notified.await;
         }
+    }
+
+    fn interactive(&self) -> std::sync::MutexGuard<'_, VecDeque<oneshot::Sender<()>>> {
+        self.interactive.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -172,12 +226,38 @@ impl State {
     }
 }
 
-struct Waiting<'a>(&'a Limiter);
+/// Place of a lane in [`Lane::ALL`], which is also the order in which they go.
+fn place(lane: Lane) -> usize {
+    usize::from(lane == Lane::Batch)
+}
+
+/// Resolves when a call is given to whoever waits for one.
+async fn arrived(given: Option<&mut oneshot::Receiver<()>>) {
+    let is_given = match given {
+        Some(given) => given.await.is_ok(),
+        None => false,
+    };
+    if !is_given {
+        std::future::pending::<()>().await;
+    }
+}
+
+struct Waiting<'a> {
+    limiter: &'a Limiter,
+    lane: Lane,
+}
+
+impl<'a> Waiting<'a> {
+    fn join(limiter: &'a Limiter, lane: Lane) -> Self {
+        limiter.waiting[place(lane)].fetch_add(1, Ordering::SeqCst);
+        Self { limiter, lane }
+    }
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-        self.0.fewer_waiting.notify_waiters();
+        self.limiter.waiting[place(self.lane)].fetch_sub(1, Ordering::SeqCst);
+        self.limiter.fewer_waiting.notify_waiters();
     }
 }
 
@@ -192,7 +272,7 @@ mod tests {
         let limiter = Limiter::default();
         let started = Instant::now();
         for _ in 0..1000 {
-            limiter.acquire().await;
+            limiter.acquire(Lane::Interactive).await;
             limiter.succeeded();
         }
         assert_eq!(started.elapsed(), Duration::ZERO);
@@ -201,10 +281,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_servers_hint_is_obeyed() {
         let limiter = Limiter::default();
-        limiter.acquire().await;
+        limiter.acquire(Lane::Interactive).await;
         limiter.throttled(Some(Duration::from_secs(7)));
         let started = Instant::now();
-        limiter.acquire().await;
+        limiter.acquire(Lane::Interactive).await;
         assert_eq!(started.elapsed(), Duration::from_secs(7));
     }
 
@@ -212,13 +292,66 @@ mod tests {
     async fn waiters_are_counted_and_dropping_one_is_safe() {
         let limiter = Arc::new(Limiter::default());
         limiter.throttled(Some(Duration::from_secs(60)));
-        let mut dropped = Box::pin(limiter.acquire());
+        let mut dropped = Box::pin(limiter.acquire(Lane::Interactive));
         assert!(futures::poll!(&mut dropped).is_pending());
-        let mut idle = Box::pin(limiter.nobody_waiting());
+        let mut idle = Box::pin(limiter.nobody_waiting(Lane::Interactive));
         assert!(futures::poll!(&mut idle).is_pending());
         drop(dropped);
         idle.await;
-        limiter.acquire().await;
+        limiter.acquire(Lane::Interactive).await;
+    }
+
+    /// One call a second: three of a batch wait when a single job comes, then more single ones than a batch waits for.
+    #[tokio::test(start_paused = true)]
+    async fn interactive_calls_go_first_and_batches_are_not_starved() {
+        let limiter = Arc::new(Limiter::default());
+        limiter.throttled(Some(Duration::from_secs(1)));
+        limiter.state().rate = 1.0;
+        let order = Arc::new(Mutex::new(String::new()));
+        let mut callers = tokio::task::JoinSet::new();
+        let mut call = |lane, name| {
+            let (limiter, order) = (limiter.clone(), order.clone());
+            callers.spawn(async move {
+                limiter.acquire(lane).await;
+                order.lock().unwrap().push(name);
+            });
+        };
+        for name in ['x', 'y', 'z'] {
+            call(Lane::Batch, name);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut room =
+            (Box::pin(limiter.nobody_waiting(Lane::Interactive)), Box::pin(limiter.nobody_waiting(Lane::Batch)));
+        assert!(futures::poll!(&mut room.0).is_ready(), "a single job would be the next");
+        assert!(futures::poll!(&mut room.1).is_pending());
+        for name in ['a', 'b', 'c', 'd', 'e', 'f'] {
+            call(Lane::Interactive, name);
+        }
+        callers.join_all().await;
+        let order = order.lock().unwrap().clone();
+        assert!(order.starts_with("abcdx"), "{order}: the first goes first, and the fifth call is a batch's");
+        let (of_batch, single): (String, String) = order.chars().partition(|name| "xyz".contains(*name));
+        assert_eq!((of_batch.as_str(), single.as_str()), ("xyz", "abcdef"), "each lane in order of arrival");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_went_away_takes_nobodys_call() {
+        let limiter = Arc::new(Limiter::default());
+        limiter.throttled(Some(Duration::from_secs(1)));
+        limiter.state().rate = 1.0;
+        let mut batch = Box::pin(limiter.acquire(Lane::Batch));
+        let mut gone = Box::pin(limiter.acquire(Lane::Interactive));
+        let mut stays = Box::pin(limiter.acquire(Lane::Interactive));
+        assert!(futures::poll!(&mut batch).is_pending());
+        assert!(futures::poll!(&mut gone).is_pending());
+        assert!(futures::poll!(&mut stays).is_pending());
+        drop(gone);
+        let started = Instant::now();
+        tokio::join!(batch, async {
+            stays.await;
+            assert_eq!(started.elapsed().as_secs(), 1, "the first call is its own");
+        });
+        assert_eq!(started.elapsed().as_secs(), 2);
     }
 
     /// A model that admits 30 calls a minute, 16 callers, an hour: nearly all of the quota is used and few are refused.
@@ -233,7 +366,7 @@ mod tests {
             let (limiter, bucket, ok, refused) = (limiter.clone(), bucket.clone(), ok.clone(), refused.clone());
             callers.spawn(async move {
                 while Instant::now() < end {
-                    limiter.acquire().await;
+                    limiter.acquire(Lane::Interactive).await;
                     let admitted = {
                         let mut bucket = bucket.lock().unwrap();
                         let now = Instant::now();

@@ -7,6 +7,7 @@ use job::JobId;
 use crate::circuit::{Circuit, Pass};
 use crate::error::{Class, JobError, Kind};
 use crate::generate::Generator;
+use crate::lane::Lane;
 use crate::limiter::Limiter;
 use crate::quota::Governor;
 
@@ -67,11 +68,11 @@ impl Models {
         self.fallback.as_ref().map(|fallback| &fallback.circuit)
     }
 
-    /// Resolves when nobody waits for a call: until then a further delivery could not start.
-    pub async fn nobody_waiting(&self) {
-        self.first.limiter.nobody_waiting().await;
+    /// Resolves when a further delivery of this lane would be the next to call: until then it could not start.
+    pub async fn nobody_waiting(&self, lane: Lane) {
+        self.first.limiter.nobody_waiting(lane).await;
         if let Some(fallback) = &self.fallback {
-            fallback.model.limiter.nobody_waiting().await;
+            fallback.model.limiter.nobody_waiting(lane).await;
         }
     }
 }

@@ -125,7 +125,7 @@ impl SourceMaker {
             };
             tokio::select! {
                 biased;
-                () = model.limiter.acquire().instrument(traces::step("limit")) => {}
+                () = model.limiter.acquire(held.lane()).instrument(traces::step("limit")) => {}
                 () = stopping.cancelled() => return Err(Stop::GivenBack),
             }
             loop {

@@ -15,14 +15,17 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use worker::app::{Ports, Worker};
 use worker::consumer::Drained;
-use worker::error::JobError;
+use worker::error::{JobError, Kind};
+use worker::generate::{GenerateRequest, Generator, SourceImage};
 use worker::lane::BatchLane;
 use worker::pipeline::Clock;
 use worker::queue::QueueError;
+use worker::quota::TimetableStore;
 use worker::render::{Provenance, RenderError, Rendered, Rendition};
 use worker::renderer::Renderer;
 use worker::settings::Settings;
 
+use crate::quota::fleet::{self as quota, Fleet};
 use crate::support::{LEASE, MAX_RECEIVE_COUNT, MemoryQueue, MemoryStore, ScriptedGenerator, job_of};
 
 /// What a model call takes.
@@ -48,6 +51,30 @@ impl Renderer for NoPixels {
         let none = Duration::ZERO;
         let thumbhash = String::new();
         Ok(Ok(Rendered { rendition, extra: vec![], thumbhash, decode: none, resize: none, encode: none }))
+    }
+}
+
+/// A model that admits so many calls a minute, and not one more.
+struct Metered {
+    model: Arc<ScriptedGenerator>,
+    quota: Arc<quota::Site>,
+}
+
+#[async_trait]
+impl Generator for Metered {
+    async fn generate(&self, request: &GenerateRequest) -> Result<SourceImage, JobError> {
+        match self.quota.admits() {
+            true => self.model.generate(request).await,
+            false => Err(JobError::new(Kind::ModelThrottled, "the quota is used up")),
+        }
+    }
+
+    fn model_id(&self) -> &str {
+        self.model.model_id()
+    }
+
+    fn max_seed(&self) -> u32 {
+        self.model.max_seed()
     }
 }
 
@@ -90,9 +117,17 @@ impl Site {
 
     /// Starts a worker of four slots.
     fn start(&self, lanes: bool) -> Running {
+        self.start_on(lanes, None)
+    }
+
+    /// Starts one whose model has a quota, which it keeps by a timetable.
+    fn start_on(&self, lanes: bool, quota: Option<(&Fleet, &Arc<quota::Site>)>) -> Running {
         let mut args = "image-worker --sqs-queue-url q --s3-bucket-name b --worker-slots 4 --cpu-threads 1".to_owned();
         if lanes {
             args.push_str(" --sqs-batch-queue-url batches");
+        }
+        if let Some((fleet, _)) = quota {
+            args.push_str(&format!(" --model-requests-per-minute {}", fleet.per_minute));
         }
         let settings = Settings::try_parse_from(args.split(' ')).unwrap();
         settings.validate().unwrap();
@@ -102,10 +137,13 @@ impl Site {
             notices: None,
             queue: self.interactive.clone(),
             store: self.store.clone(),
-            generator: self.model.clone(),
+            generator: match quota {
+                Some((_, quota)) => Arc::new(Metered { model: self.model.clone(), quota: Arc::clone(quota) }),
+                None => self.model.clone(),
+            },
             fallback: None,
             pause: Followed::default(),
-            timetable: None,
+            timetable: quota.map(|(_, quota)| Arc::clone(quota) as Arc<dyn TimetableStore>),
             clock: self.clock.clone(),
         };
         let (stopping, readiness) = (CancellationToken::new(), Readiness::default());
@@ -189,7 +227,29 @@ async fn a_batch_of_a_thousand_does_not_keep_a_picture_a_minute_waiting() {
     worker.stop().await;
 }
 
-/// What the test above is there to prevent.
+/// Where the quota is what there is too little of, calls are what a single job must not wait for.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_uses_up_the_quota_does_not_keep_a_picture_a_minute_waiting() {
+    let idle = idle().await;
+    let fleet = Fleet { workers: 1, per_minute: 30, ..Fleet::of_eight(1) };
+    let quota = quota::Site::new(&fleet);
+    let clock = {
+        let quota = Arc::clone(&quota);
+        Arc::new(move || quota.now())
+    };
+    let site = Site { clock, ..Site::new() };
+    site.submit_many(&site.batch, "north", BATCH);
+    let worker = site.start_on(true, Some((&fleet, &quota)));
+    let beside = p95(site.a_picture_a_minute(PICTURES).await);
+    let used = quota.used_in_the_last(Duration::from_secs(600));
+    println!("p95: {idle} s idle, {beside} s beside the batch, {} calls in ten minutes", used.calls);
+    assert!(used.admitted() > 270, "the quota must be used up: {used:?}");
+    assert!(beside <= 1.5 * idle, "{beside} s beside the batch, {idle} s idle");
+    assert!(site.batch.len() > 100, "the batch must be under way all the time");
+    worker.stop().await;
+}
+
+/// What the first test is there to prevent.
 #[tokio::test(start_paused = true)]
 async fn with_one_queue_a_picture_waits_for_the_whole_batch() {
     let site = Site::new();

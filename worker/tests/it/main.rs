@@ -4,6 +4,7 @@
 mod support;
 
 mod published;
+mod claims;
 mod redelivery;
 mod retry;
 mod job_list;

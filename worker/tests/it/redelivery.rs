@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use job::{Claim, Failure, FailureCode, Record, SourceInfo, Status};
 use uuid::Uuid;
-use worker::claim::{Claimant, Claimed, claim};
 use worker::error::{JobError, Kind};
 use worker::store::Source;
 
@@ -98,7 +97,7 @@ async fn a_message_that_comes_back_after_its_end_changes_nothing() {
 }
 
 /// What a worker that was killed in its call leaves behind: a claim, under which the call may last for `paying_for` more.
-fn killed_in_a_call(world: &World, job: &job::Job, message_id: &str, paying_for: i64) {
+pub fn killed_in_a_call(world: &World, job: &job::Job, message_id: &str, paying_for: i64) {
     let mut record = Record::begin(job, world.now());
     record.attempts = 1;
     record.claim = Some(Claim {
@@ -191,34 +190,6 @@ async fn a_take_over_whose_answer_was_lost_waits_for_the_call_all_the_same() {
     assert_eq!(world.model.paid("a red fox"), 1);
     world.settled().await;
     worker.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_claim_knows_of_the_call_before_it_however_often_it_is_taken_and_given_back() {
-    let world = World::new();
-    let job = world.job("a red fox");
-    let message = world.queue.send(job.encode());
-    killed_in_a_call(&world, &job, &message, 70);
-    let call_window = Duration::from_secs(115);
-    // A process takes it again after an outage, and once more to give it back at its end; then comes another one.
-    for receive_count in 1..=2 {
-        let claimant = Claimant {
-            token: Uuid::new_v4(),
-            worker: "worker".into(),
-            message_id: message.clone(),
-            receive_count,
-            duration: Duration::from_secs(240),
-            call_window,
-        };
-        for is_given_back in [false, false, true] {
-            let claimed = claim(world.store.as_ref(), &job, &claimant, || world.now()).await.unwrap();
-            let Claimed::Held(mut held) = claimed else { panic!("{claimed:?}") };
-            assert_eq!(held.earlier_call(world.now()), call_window);
-            if is_given_back {
-                held.release(world.store.as_ref(), world.now(), "stopped").await.unwrap();
-            }
-        }
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp, Unit};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use worker::error::{JobError, Kind};
+use worker::lane::Lane;
 use worker::limiter::Limiter;
 use worker::quota::{Governor, Sheet, TimetableStore};
 use worker::store::{ETag, StoreError};
@@ -113,7 +114,7 @@ impl Site {
 
     async fn work(&self, limiter: &Limiter) {
         loop {
-            limiter.acquire().await;
+            limiter.acquire(Lane::Interactive).await;
             sleep(self.between(Duration::from_millis(5), Duration::from_millis(150))).await;
             if self.admits() {
                 sleep(self.between(Duration::from_secs(3), Duration::from_secs(7))).await;
@@ -126,7 +127,7 @@ impl Site {
     }
 
     /// The strictest reading of a quota: no minute, wherever it begins, has more.
-    fn admits(&self) -> bool {
+    pub fn admits(&self) -> bool {
         let now = Instant::now();
         let mut admitted = self.admitted.lock().unwrap();
         while admitted.front().is_some_and(|at| now.duration_since(*at) >= MINUTE) {
@@ -147,7 +148,7 @@ impl Site {
         Use { calls: recent().count(), throttled: recent().filter(|(_, admitted)| !admitted).count() }
     }
 
-    fn now(&self) -> Timestamp {
+    pub fn now(&self) -> Timestamp {
         self.wall + SignedDuration::try_from(self.began.elapsed()).unwrap()
     }
 

@@ -1,6 +1,6 @@
 //! The model's quota as one budget of all workers, at full use, through crashes, wrong clocks and a store that is gone.
 
-mod fleet;
+pub mod fleet;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
