@@ -8,8 +8,9 @@ resource "aws_sqs_queue" "webhooks" {
   name = local.webhook_queue_name
   # A record, one try and the settlement; the process asks for the same.
   visibility_timeout_seconds = 60
-  # Tries go on for a day. What is not tried at all, because nothing delivers, waits so long.
-  message_retention_seconds = 4 * 86400
+  # Tries go on for a day. What is not tried at all, because nothing delivers, waits so long. Below the 14 days of the dead letters: a
+  # message keeps its age when it moves there.
+  message_retention_seconds = 13 * 86400
   receive_wait_time_seconds = 10
   max_message_size          = 262144
   sqs_managed_sse_enabled   = true

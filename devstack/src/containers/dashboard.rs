@@ -38,6 +38,13 @@ pub(super) struct Query {
     pub(super) promql: String,
 }
 
+impl Query {
+    /// Returns whether only the process of the compose file's profile `webhooks` has the metric. Nothing here starts it.
+    pub(super) fn is_of_webhooks(&self) -> bool {
+        self.promql.contains("webhook_")
+    }
+}
+
 impl Dashboard {
     pub(super) fn read(workspace: &Path) -> Result<Self, ContainersError> {
         let path = workspace.join(FILE);

@@ -70,7 +70,8 @@ pub async fn picture(
         let (minutes, duration) = (args.minutes, Duration::from_secs(args.minutes * 60));
         let jobs = step(&format!("{minutes} minutes of load"), load::run(project.api, duration)).await?;
         println!("    {jobs} jobs were accepted");
-        let queries = Dashboard::read(places.workspace)?.queries(SCRAPE_SECONDS)?;
+        let mut queries = Dashboard::read(places.workspace)?.queries(SCRAPE_SECONDS)?;
+        queries.retain(|query| !query.is_of_webhooks());
         let prometheus = Prometheus::new(project.prometheus);
         prometheus.finds(&queries, since).await?;
         step("the picture", take(args, places.workspace, &folder, project, &prometheus)).await
