@@ -29,10 +29,13 @@ async fn a_first_delivery_reads_no_record_and_a_later_one_writes_none_blindly() 
     let job = world.job("a red fox");
     let down = || JobError::new(Kind::StoreUnavailable, "503");
     world.store.fail(Call::ReadRecord, 1, down());
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let claimed = claim(world.store.as_ref(), &job, &claimant("m-1", 1), || world.now()).await.unwrap();
     let Claimed::Held(held) = claimed else { panic!("{claimed:?}") };
     assert!(held.is_new());
     assert_eq!(held.record().retried_at, None, "nobody has asked for it again");
+    let waited = held.record().timings.queue_wait_seconds.unwrap();
+    assert!((2.9..3.1).contains(&waited), "{waited}");
     world.store.heal();
 
     world.store.fail(Call::WriteRecord, 1, down());
@@ -72,6 +75,8 @@ async fn a_claim_knows_of_the_call_before_it_however_often_it_is_taken_and_given
             assert_eq!(held.earlier_call(world.now()), call_window);
             if is_given_back {
                 held.release(world.store.as_ref(), world.now(), "stopped").await.unwrap();
+                let record = world.store.record(&job.id).unwrap();
+                assert_eq!((record.claim, record.last_fault.as_deref()), (None, Some("stopped")));
             }
         }
     }
